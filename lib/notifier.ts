@@ -1,0 +1,210 @@
+/**
+ * Owns the way to PostgreSQL: a bounded queue of messages, sent in order as batches of NOTIFY over one session.
+ *
+ * The first message leaves at once; what comes while a batch is under way is the next batch. A batch whose answer was lost is
+ * sent again as it was. A message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
+ */
+import { type Backoff, createBackoff } from './backoff.ts'
+import { type Connection, type Database, DatabaseError } from './database.ts'
+import { type Envelope, nextStamp, notificationOf } from './envelope.ts'
+import type { Log } from './log.ts'
+
+export interface Notifier {
+  /**
+   * Accepts messages, all or none.
+   *
+   * @param refused is called for each that PostgreSQL refuses.
+   * @returns false when the queue has no room for them.
+   */
+  send(messages: readonly Envelope[], refused: () => void): boolean
+  /** Notifies another channel, ahead of the queue. @throws DatabaseError when PostgreSQL refuses it or cannot be reached. */
+  probe(channel: string, notification: string): Promise<void>
+  /** Drops the session, which may be dead without a word, and resends what had no answer over a new one. */
+  reconnect(): void
+  /** Resolves when every accepted message is in the database or refused. */
+  drained(): Promise<void>
+  /** Ends everything. @returns how many accepted messages did not reach the database. */
+  stop(): number
+}
+
+interface Message {
+  readonly envelope: Envelope
+  readonly refused: () => void
+}
+
+interface Probe {
+  readonly channel: string
+  readonly notification: string
+  readonly settled: (error?: DatabaseError) => void
+}
+
+/** PostgreSQL sends 1,000 notifications a statement nearly as fast as more, and a refused one is found among them in ten steps. */
+const BATCH = 1000
+
+/** What may wait: bytes of notifications, each with an allowance for what it costs beside its text. */
+const QUEUE_BYTES = 64 * 1024 * 1024
+const MESSAGE_BYTES = 200
+
+/** Stands between the notifications of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
+const SEPARATOR = '\u0001'
+
+const SEND = `select count(pg_notify($1, notification)) from unnest(string_to_array($2, '${SEPARATOR}')) as notification`
+
+/**
+ * SQLSTATE classes after which the same statement may succeed: connection, transaction rollback, resources, limits (a full
+ * notification queue), object state, operator intervention, system, and a read-only transaction (a primary that became a replica).
+ */
+const PASSING = /^(08|40|53|54|55|57|58|25006)/
+
+export function createNotifier(database: Database, channel: string, log: Log): Notifier {
+  let queue: Message[] = []
+  let queuedBytes = 0
+  let probes: Probe[] = []
+  let underWay = 0
+  let stamp = 0
+  let connection: Connection | undefined
+  let isPumping = false
+  let isStopped = false
+  let isAway = false
+  let idle: (() => void)[] = []
+  const backoff: Backoff = createBackoff()
+
+  const cost = ({ bytes }: Envelope): number => bytes + MESSAGE_BYTES
+
+  const stamped = ({ envelope }: Message): string => {
+    stamp = nextStamp(stamp, Date.now())
+    return notificationOf(envelope, stamp)
+  }
+
+  async function connected(): Promise<Connection> {
+    if (connection) return connection
+    const opened = await database.connect().catch((error) => {
+      const fault = asDatabaseError(error)
+      // What refuses a session says nothing about the messages.
+      throw new DatabaseError(fault.message, fault.code, false)
+    })
+    if (isStopped) opened.close()
+    connection = opened
+    void opened.closed.then(() => {
+      if (connection === opened) connection = undefined
+    })
+    return opened
+  }
+
+  /** Keeps sending until PostgreSQL has answered for good. */
+  async function deliver(messages: readonly Message[], notifications: readonly string[]): Promise<void> {
+    while (!isStopped) {
+      try {
+        await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR)])
+        returned()
+        underWay -= messages.length
+        return
+      } catch (error) {
+        const fault = asDatabaseError(error)
+        if (fault.answered && !PASSING.test(fault.code)) return await refuse(messages, notifications, fault)
+        await failed(fault)
+      }
+    }
+  }
+
+  async function refuse(messages: readonly Message[], notifications: readonly string[], fault: DatabaseError): Promise<void> {
+    if (messages.length === 1) {
+      log.warning('message refused by the database', { code: fault.code, reason: fault.message })
+      underWay--
+      messages[0]?.refused()
+      return
+    }
+    const half = messages.length >> 1
+    await deliver(messages.slice(0, half), notifications.slice(0, half))
+    await deliver(messages.slice(half), notifications.slice(half))
+  }
+
+  function returned(): void {
+    backoff.reset()
+    if (isAway) log.info('sending to the database again', { waiting: queue.length })
+    isAway = false
+  }
+
+  async function failed(fault: DatabaseError): Promise<void> {
+    if (isStopped) return
+    if (!isAway) log.warning('cannot send to the database', { reason: fault.message, code: fault.code })
+    isAway = true
+    for (const { settled } of probes.splice(0)) settled(fault)
+    await backoff.wait()
+  }
+
+  async function sendProbes(): Promise<void> {
+    const sending = probes.splice(0)
+    for (const { channel, notification, settled } of sending) {
+      try {
+        await (await connected()).query('select pg_notify($1, $2)', [channel, notification])
+        returned()
+        settled()
+      } catch (error) {
+        settled(asDatabaseError(error))
+      }
+    }
+  }
+
+  async function pump(): Promise<void> {
+    isPumping = true
+    while (!isStopped && (queue.length > 0 || probes.length > 0)) {
+      if (probes.length > 0) await sendProbes()
+      const batch = queue.splice(0, BATCH)
+      if (batch.length === 0) continue
+      queuedBytes -= batch.reduce((sum, { envelope }) => sum + cost(envelope), 0)
+      underWay = batch.length
+      await deliver(batch, batch.map(stamped))
+    }
+    isPumping = false
+    if (isStopped) return
+    for (const resolve of idle.splice(0)) resolve()
+  }
+
+  function wake(): void {
+    if (!isPumping && !isStopped) void pump()
+  }
+
+  return {
+    send(messages, refused) {
+      const bytes = messages.reduce((sum, message) => sum + cost(message), 0)
+      if (isStopped || queuedBytes + bytes > QUEUE_BYTES) return false
+      queuedBytes += bytes
+      for (const envelope of messages) queue.push({ envelope, refused })
+      wake()
+      return true
+    },
+    probe(channel, notification) {
+      return new Promise((resolve, reject) => {
+        probes.push({ channel, notification, settled: (error) => (error ? reject(error) : resolve()) })
+        backoff.cut()
+        wake()
+      })
+    },
+    reconnect() {
+      connection?.close()
+      connection = undefined
+      backoff.cut()
+    },
+    drained() {
+      if (!isPumping) return Promise.resolve()
+      return new Promise((resolve) => idle.push(resolve))
+    },
+    stop() {
+      const left = underWay + queue.length
+      isStopped = true
+      queue = []
+      for (const { settled } of probes.splice(0)) settled(new DatabaseError('the notifier has stopped', 'STOPPED', false))
+      probes = []
+      idle = []
+      connection?.close()
+      backoff.cut()
+      return left
+    },
+  }
+}
+
+function asDatabaseError(error: unknown): DatabaseError {
+  if (error instanceof DatabaseError) return error
+  return new DatabaseError(error instanceof Error ? error.message : String(error), 'UNKNOWN', false)
+}
