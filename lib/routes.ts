@@ -1,0 +1,133 @@
+/** Owns what a request is answered: an upgrade, a file, or a refusal. Flat guards, each to one refusal. */
+import { type Context, Hono } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { getMimeType } from 'hono/utils/mime'
+import { type Grant, grant } from './grant.ts'
+import type { Log } from './log.ts'
+import { isRefusal, type Refusal, type RefusalCode, refusals, refuse } from './refusal.ts'
+import type { Upgrade } from './runtime/contract.ts'
+import type { Session, Sessions } from './session.ts'
+import { createStaticFiles } from './static.ts'
+import { type Key, verifyToken } from './token.ts'
+
+export interface RoutesOptions {
+  readonly keys: readonly Key[]
+  readonly rootPath: string | undefined
+  readonly sessions: Sessions
+  readonly log: Log
+  /** `postgres-websockets/VERSION` */
+  readonly product: string
+  /** Whether upgrades are taken now. */
+  readonly admission: () => 'NOT_READY' | 'SHUTTING_DOWN' | undefined
+}
+
+interface Bindings {
+  readonly upgrade: Upgrade<Session>
+}
+
+export type Routes = (request: Request, bindings: Bindings) => Response | Promise<Response>
+
+export function createRoutes({ keys, rootPath, sessions, log, product, admission }: RoutesOptions): Routes {
+  const app = new Hono<{ Bindings: Bindings }>()
+  const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType)
+
+  app.use(async (context, next) => {
+    await next()
+    context.header('Server', product)
+  })
+
+  app.all('*', (context) => (isUpgrade(context.req.raw) ? upgrade(context) : serve(context)))
+
+  app.onError((error, context) => {
+    log.error('request failed', { reason: error.message })
+    return answer(context, 'INTERNAL')
+  })
+
+  function upgrade(context: Context<{ Bindings: Bindings }>): Response {
+    const request = context.req.raw
+    const closed = admission()
+    if (closed) return reject(context, closed)
+    const offer = readOffer(request.headers)
+    const allowed = admit(readPath(request.url), offer.token ?? bearerToken(request.headers))
+    if (isRefusal(allowed)) return reject(context, allowed.refused)
+    const headers = new Headers({ Server: product })
+    if (offer.selected !== undefined) headers.set('Sec-WebSocket-Protocol', offer.selected)
+    // Bun would select the first offer itself, and so echo a token.
+    else if (offer.token !== undefined) return reject(context, 'PROTOCOL_MISSING')
+    if (!context.env.upgrade(request, sessions.create(allowed), headers)) return reject(context, 'HANDSHAKE_MALFORMED')
+    return context.body(null)
+  }
+
+  function admit(path: string, otherToken: string | undefined): Grant | Refusal {
+    const { asked, token } = readAsked(path, otherToken)
+    if (token === undefined) return refuse('TOKEN_MISSING')
+    const claims = verifyToken(token, keys)
+    return isRefusal(claims) ? claims : grant(claims, asked, Date.now())
+  }
+
+  function reject(context: Context, code: RefusalCode): Response {
+    log.info('upgrade refused', { status: refusals[code].status, reason: refusals[code].reason })
+    return answer(context, code)
+  }
+
+  async function serve(context: Context): Promise<Response> {
+    if (!files) return plain(context, `${product}\nThis is a WebSocket server: connect to /CHANNEL/TOKEN or /TOKEN.\n`, 200)
+    const answered = await files.answer(context.req.raw, readPath(context.req.raw.url))
+    return isRefusal(answered) ? answer(context, answered.refused) : answered
+  }
+
+  return (request, bindings) => app.fetch(request, bindings)
+}
+
+function answer(context: Context, code: RefusalCode): Response {
+  const { status, reason } = refusals[code]
+  if (status === 503) context.header('Retry-After', '1')
+  if (status === 401) context.header('WWW-Authenticate', 'Bearer')
+  if (status === 405) context.header('Allow', 'GET, HEAD')
+  context.header('X-Content-Type-Options', 'nosniff')
+  return plain(context, reason, status)
+}
+
+const plain = (context: Context, text: string, status: ContentfulStatusCode): Response =>
+  context.text(text, status, { 'Content-Type': 'text/plain; charset=UTF-8' })
+
+const isUpgrade = (request: Request): boolean => request.headers.get('Upgrade')?.toLowerCase() === 'websocket'
+
+/** The path as it stands in the URL, for a channel's name is compared with its segment before that is decoded. */
+function readPath(url: string): string {
+  const start = url.indexOf('/', url.indexOf('://') + 3)
+  return start === -1 ? '/' : (/^[^?#]*/.exec(url.slice(start))?.[0] ?? '/')
+}
+
+/** What a token looks like: three parts of base64url (RFC 7515 section 7.1). */
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]*$/
+
+/**
+ * `/CHANNEL/TOKEN` or `/TOKEN`, and with a token from elsewhere `/CHANNEL` or `/`. Further segments are ignored; a token in the
+ * path wins.
+ */
+function readAsked(path: string, otherToken: string | undefined): { asked: string | undefined; token: string | undefined } {
+  const [first, second] = path.split('/').filter((segment) => segment !== '')
+  if (second !== undefined && (TOKEN.test(second) || otherToken === undefined)) return { asked: first, token: second }
+  if (first !== undefined && second === undefined && TOKEN.test(first)) return { asked: undefined, token: first }
+  return otherToken === undefined ? { asked: undefined, token: first } : { asked: first, token: otherToken }
+}
+
+/** A scheme other than Bearer is somebody else's, a proxy's say. */
+function bearerToken(headers: Headers): string | undefined {
+  return /^bearer +(\S+)$/i.exec(headers.get('Authorization') ?? '')?.[1]
+}
+
+/** The subprotocol that carries a token behind its name, for browsers can set no header. */
+const TOKEN_PROTOCOL = 'pgws.token.'
+
+/**
+ * What the offered subprotocols mean. `pgws` is selected where it is offered, else the first that is no token: a browser ends a
+ * connection of which it offered some and none was selected.
+ */
+function readOffer(headers: Headers): { selected: string | undefined; token: string | undefined } {
+  const offers = (headers.get('Sec-WebSocket-Protocol') ?? '').split(',').map((name) => name.trim())
+  const names = offers.filter((name) => name !== '' && !name.startsWith(TOKEN_PROTOCOL))
+  const token = offers.find((name) => name.startsWith(TOKEN_PROTOCOL))?.slice(TOKEN_PROTOCOL.length)
+  return { selected: names.includes('pgws') ? 'pgws' : names[0], token }
+}

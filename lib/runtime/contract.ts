@@ -1,0 +1,58 @@
+/** Owns what the program asks of a JavaScript runtime, so that a file beside `bun.ts` can give the same. Types only. */
+
+/** One open WebSocket. `D` is what the program keeps with it. */
+export interface Socket<D> {
+  readonly data: D
+  /** Sends a text message to this socket alone. */
+  send(text: string): void
+  /** From now on this socket gets what is published to the topic. */
+  subscribe(topic: string): void
+  /** Sends a ping (RFC 6455 section 5.5.2). */
+  ping(): void
+  /** Sends a close frame behind all that waits. */
+  close(code: number, reason: string): void
+  /** Drops the connection without a close frame. */
+  terminate(): void
+}
+
+/** Turns a request into a socket with `data`; `headers` go into the answer. False when the request is no valid handshake. */
+export type Upgrade<D> = (request: Request, data: D, headers: Headers) => boolean
+
+export interface Handlers<D> {
+  /**
+   * Answers a request. After an upgrade the response does not matter.
+   *
+   * An upgrade in the tick of the request keeps what the client sent in the packet of its handshake.
+   */
+  readonly request: (request: Request, upgrade: Upgrade<D>) => Response | Promise<Response>
+  /** Runs before the client can see its socket open. */
+  readonly open: (socket: Socket<D>) => void
+  /** Text as it was sent, or a binary message's bytes. */
+  readonly message: (socket: Socket<D>, message: string | Uint8Array) => void
+  readonly pong: (socket: Socket<D>) => void
+  readonly close: (socket: Socket<D>, code: number, reason: string) => void
+}
+
+export interface ServeOptions {
+  /** An address or name, or one of the forms of `PGWS_HOST`. */
+  readonly host: string
+  readonly port: number
+  /** PEM texts. */
+  readonly tls: { readonly cert: string; readonly key: string } | undefined
+  /** Bytes that may wait for one socket; above them it is dropped, so that no reader sees a gap. */
+  readonly sendBufferBytes: number
+  /** A longer message closes its connection with 1009. */
+  readonly messageBytes: number
+}
+
+export interface RunningServer {
+  readonly port: number
+  /** Sends a text message to every socket that is subscribed to the topic. */
+  publish(topic: string, text: string): void
+  /** Takes no further connection. */
+  stopAccepting(): void
+  /** Drops every connection. */
+  stop(): void
+}
+
+export type Serve = <D>(options: ServeOptions, handlers: Handlers<D>) => RunningServer
