@@ -1,0 +1,31 @@
+/** Owns the two forms of an environment file: a shell's `export KEY="value"` and the plain `KEY=value` of systemd and Docker. Pure. */
+
+/** The file cannot be read as either form. The message names the line's number, not its text, which may hold a secret. */
+export class EnvFileFault extends Error {}
+
+/**
+ * Reads variables. A value in single quotes stands as it is; in double quotes a backslash takes `"`, `\`, `$` and a backtick as
+ * they are; without quotes it reaches to the end of its line. Nothing is expanded.
+ *
+ * @throws EnvFileFault
+ */
+export function parseEnvFile(text: string): Record<string, string> {
+  const variables: Record<string, string> = {}
+  for (const [index, line] of text.split(/\r?\n/).entries()) {
+    if (/^\s*(#.*|;.*)?$/.test(line)) continue
+    const [, name, value] = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*?)\s*$/.exec(line) ?? []
+    if (name === undefined || value === undefined)
+      throw new EnvFileFault(`line ${index + 1} is not KEY=value, a comment or empty`)
+    variables[name] = unquote(value, index + 1)
+  }
+  return variables
+}
+
+function unquote(value: string, line: number): string {
+  const single = /^'([^']*)'(\s+#.*)?$/.exec(value)
+  if (single) return single[1] ?? ''
+  const double = /^"((?:[^"\\]|\\.)*)"(\s+#.*)?$/.exec(value)
+  if (double) return (double[1] ?? '').replaceAll(/\\(["\\$`])/g, '$1')
+  if (/^['"]/.test(value)) throw new EnvFileFault(`line ${line} has a quote that does not end with the value`)
+  return value
+}
