@@ -1,0 +1,57 @@
+/**
+ * Owns `npm start`: the server with the values of sample-env and the example page, on the database of PGWS_DB_URI or, where that is
+ * unset, on an embedded PostgreSQL that starts and stops with it.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { parseEnvFile } from '../lib/env-file.ts'
+import { startPostgres } from './support/postgres.ts'
+
+const root = resolve(import.meta.dir, '..')
+const sample = parseEnvFile(readFileSync(resolve(root, 'sample-env'), 'utf8'))
+const given = Object.fromEntries(Object.entries(process.env).filter(([, value]) => value !== ''))
+
+let stopping = false
+let child: ChildProcess | undefined
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    stopping = true
+    child?.kill(signal)
+  })
+}
+
+const postgres = given.PGWS_DB_URI === undefined ? await startPostgres({ folder: resolve(root, '.postgres/18') }) : undefined
+try {
+  process.exitCode = stopping ? 0 : await serve({ ...sample, ...(postgres ? { PGWS_DB_URI: postgres.uri } : {}), ...given })
+} finally {
+  await postgres?.stop()
+}
+
+async function serve(env: Record<string, string | undefined>): Promise<number> {
+  // In a process group of its own, so that a terminal's Ctrl-C reaches it once: through us.
+  const server = spawn(process.execPath, [resolve(root, 'main.ts')], {
+    cwd: root,
+    env,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  child = server
+  server.stdout.on('data', (chunk) => {
+    process.stdout.write(chunk)
+    const port = /Listening on port (\d+)/.exec(String(chunk))?.[1]
+    if (port) explain(port, env)
+  })
+  return new Promise((done) => server.once('exit', (code) => done(code ?? 1)))
+}
+
+function explain(port: string, env: Record<string, string | undefined>): void {
+  const message = `{"event":"WebsocketMessage","channel":"chat","payload":"hello from SQL"}`
+  process.stdout.write(`
+  Open the example page:       http://localhost:${port}
+  Connect to the database:     psql "${postgres?.uri ?? '$PGWS_DB_URI'}"
+  Send a message from SQL:     select pg_notify('${env.PGWS_LISTEN_CHANNEL}', '${message}');
+  Stop with Ctrl-C.
+
+`)
+}

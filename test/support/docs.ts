@@ -1,0 +1,23 @@
+/** Owns what is written from the table of variables: `npm run docs` brings the files up to date, a test holds them to it. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { markdownTable, sampleEnv } from '../../lib/help.ts'
+
+const at = (name: string): string => resolve(import.meta.dir, '../..', name)
+
+const read = (name: string): string => readFileSync(at(name), 'utf8')
+
+/** A text with what stands between two marks replaced. */
+function between(text: string, mark: string, replacement: string): string {
+  const parts = text.split(new RegExp(`(<!-- ${mark} -->\n)[^]*?(\n<!-- /${mark} -->)`))
+  if (parts.length !== 4) throw new Error(`the mark ${mark} must stand once`)
+  return `${parts[0]}${parts[1]}${replacement}${parts[2]}${parts[3]}`
+}
+
+/** Each written file's name, with the text that belongs there. */
+export const documents: Readonly<Record<string, () => string>> = {
+  'sample-env': () => sampleEnv('shell'),
+  'README.md': () => between(read('README.md'), 'variables', markdownTable()),
+}
+
+if (import.meta.main) for (const [name, text] of Object.entries(documents)) writeFileSync(at(name), text())

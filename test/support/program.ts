@@ -1,0 +1,122 @@
+/** Owns running the program as a user does: the compiled binary, its environment, its output, its exit. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { resolve } from 'node:path'
+import { secret } from './token.ts'
+
+export const binary = resolve(import.meta.dir, '../../dist/postgres-websockets')
+
+export interface Program {
+  readonly port: number
+  readonly pid: number
+  /** `ws://127.0.0.1:PORT` */
+  readonly origin: string
+  stdout(): string
+  stderr(): string
+  /** Resolves when standard error holds the pattern, counted from its beginning or behind `after` characters. */
+  logged(pattern: RegExp, after?: number): Promise<string>
+  signal(name: NodeJS.Signals): void
+  /** The exit code, or the signal that ended it. */
+  readonly exited: Promise<number | NodeJS.Signals>
+  /** Ends it with SIGTERM and returns its exit code. */
+  stop(): Promise<number | NodeJS.Signals>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+const inherited = { PATH: process.env.PATH, HOME: '/nonexistent' }
+
+/** Starts the program without waiting for anything. A free port and the tests' secret are given unless the environment says otherwise. */
+export function launch(
+  env: Environment,
+  args: readonly string[] = [],
+  command = binary,
+): Omit<Program, 'port' | 'origin'> & { bound(): Promise<number> } {
+  const child = spawn(command, args, {
+    env: { ...inherited, PGWS_PORT: '0', PGWS_HOST: '127.0.0.1', PGWS_JWT_SECRET: secret, ...env } as NodeJS.ProcessEnv,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  running.add(child)
+  const stdout = watch(child.stdout)
+  const stderr = watch(child.stderr)
+  const exited = new Promise<number | NodeJS.Signals>((done) =>
+    child.once('close', (code, signal) => {
+      running.delete(child)
+      stdout.end()
+      stderr.end()
+      done(code ?? signal ?? -1)
+    }),
+  )
+  const stop = async (): Promise<number | NodeJS.Signals> => {
+    child.kill('SIGTERM')
+    return exited
+  }
+  return {
+    pid: child.pid ?? -1,
+    stdout: stdout.text,
+    stderr: stderr.text,
+    logged: stderr.seen,
+    bound: async () => Number((await stdout.seen(/Listening on port (\d+)/)).replace(/\D/g, '')),
+    signal: (name) => {
+      child.kill(name)
+    },
+    exited,
+    stop,
+    [Symbol.asyncDispose]: async () => {
+      await stop()
+    },
+  }
+}
+
+/** Starts the program and waits until it listens to the database. */
+export async function start(env: Environment, args: readonly string[] = [], command = binary): Promise<Program> {
+  const program = launch(env, args, command)
+  const port = await program.bound()
+  await program.logged(/^info: listening /m)
+  return { ...program, port, origin: `ws://127.0.0.1:${port}` }
+}
+
+const running = new Set<ChildProcess>()
+
+/** Ends whatever a failed test left running. */
+export function killAll(): void {
+  for (const child of running) child.kill('SIGKILL')
+}
+
+interface Watch {
+  text(): string
+  seen(pattern: RegExp, after?: number): Promise<string>
+  end(): void
+}
+
+function watch(stream: NodeJS.ReadableStream): Watch {
+  let text = ''
+  let ended = false
+  const waiting = new Set<() => void>()
+  const look = (): void => {
+    for (const check of waiting) check()
+  }
+  stream.on('data', (chunk) => {
+    text += chunk
+    look()
+  })
+  return {
+    text: () => text,
+    seen: (pattern, after = 0) =>
+      new Promise((resolve, reject) => {
+        const check = (): void => {
+          const found = pattern.exec(text.slice(after))
+          if (found) resolve(found[0])
+          else if (ended) reject(new Error(`ended without ${pattern}: ${text}`))
+          else return
+          waiting.delete(check)
+        }
+        waiting.add(check)
+        check()
+      }),
+    end: () => {
+      ended = true
+      look()
+    },
+  }
+}
