@@ -157,7 +157,7 @@ function parseUri(text: string): Map<string, string> {
   const at = authority.lastIndexOf('@')
   const [, user = '', password = ''] = /^([^:]*):?(.*)$/s.exec(authority.slice(0, Math.max(at, 0))) ?? []
   const hosts = authority.slice(at + 1).split(',')
-  const places = hosts.map((host) => /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/.exec(host))
+  const places = hosts.map((host) => /^(\[[^\]]*\]|[^:[]*)(?::(.*))?$/.exec(host))
   if (places.includes(null))
     throw new ConninfoFault('a host of the URI is malformed: an IPv6 address stands in brackets, like [::1]:5432')
   const found = new Map<string, string>()

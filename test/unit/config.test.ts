@@ -1,0 +1,161 @@
+import { describe, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { parse, variables } from '../../lib/config.ts'
+import { EnvFileFault, parseEnvFile } from '../../lib/env-file.ts'
+import { documents } from '../support/docs.ts'
+import { secret } from '../support/token.ts'
+
+const at = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
+const good = { PGWS_DB_URI: 'postgres://u:p@h/d', PGWS_JWT_SECRET: secret }
+const read = (env: Record<string, string>) => parse({ ...good, ...env }, readFileSync, 'me')
+
+function config(env: Record<string, string> = {}) {
+  const result = read(env)
+  if ('faults' in result) throw new Error(result.faults.join('\n'))
+  return result
+}
+
+function faults(env: Record<string, string>): readonly string[] {
+  const result = read(env)
+  return 'faults' in result ? result.faults : []
+}
+
+test('defaults are those of the older server', () => {
+  expect(config()).toMatchObject({
+    rootPath: undefined,
+    host: '*4',
+    port: 3000,
+    listenChannel: 'postgres-websockets-listener',
+    metaChannel: undefined,
+    poolSize: 10,
+    retries: 5,
+    checkInterval: 0,
+    tls: undefined,
+    shutdownTimeout: 5000,
+  })
+})
+
+test('an empty variable is an unset one', () => {
+  expect(config({ PGWS_PORT: '', PGWS_META_CHANNEL: '', PGWS_ROOT_PATH: '' })).toMatchObject({
+    port: 3000,
+    metaChannel: undefined,
+    rootPath: undefined,
+  })
+})
+
+test.each([['True'], ['true'], ['TRUE'], ['1']])('%s is true', (value) => {
+  const encoded = Buffer.from(secret).toString('base64')
+  expect(config({ PGWS_JWT_SECRET_BASE64: value, PGWS_JWT_SECRET: encoded }).keys[0]?.object.export().toString()).toBe(secret)
+})
+
+test.each([['False'], ['false'], ['0']])('%s is false', (value) => {
+  expect(config({ PGWS_JWT_SECRET_BASE64: value }).keys[0]?.object.export().toString()).toBe(secret)
+})
+
+test('a base64 secret may be written for URLs, and with dots for its padding', () => {
+  const bytes = Buffer.from(Array.from({ length: 40 }, (_, index) => 255 - index * 3))
+  for (const text of [bytes.toString('base64'), bytes.toString('base64url'), `${bytes.toString('base64url')}..`]) {
+    const [key] = config({ PGWS_JWT_SECRET_BASE64: '1', PGWS_JWT_SECRET: text }).keys
+    expect(Buffer.from(key?.object.export() ?? [])).toEqual(bytes)
+  }
+})
+
+test('a secret in a file is its bytes, less one newline', () => {
+  const read = (bytes: Uint8Array) => parse({ ...good, PGWS_JWT_SECRET: '@/secret' }, () => bytes, 'me')
+  const value = (bytes: Uint8Array) => {
+    const result = read(bytes)
+    return 'faults' in result ? undefined : Buffer.from(result.keys[0]?.object.export() ?? [])
+  }
+  const bytes = Buffer.from(Array.from({ length: 32 }, (_, index) => 200 + index))
+  expect(value(Buffer.concat([bytes, Buffer.from('\n')]))).toEqual(bytes)
+  expect(value(Buffer.concat([bytes, Buffer.from('\n\n')]))).toEqual(Buffer.concat([bytes, Buffer.from('\n')]))
+})
+
+test('a connection string in a file loses the white space around it', () => {
+  const result = parse({ ...good, PGWS_DB_URI: '@/uri' }, () => Buffer.from(' \npostgres://u@h7/d \n\n'), 'me')
+  expect('faults' in result ? result : result.database.hosts[0]?.name).toBe('h7')
+})
+
+describe('a wrong configuration', () => {
+  test('names every wrong variable at once, with its fault and an example', () => {
+    const wrong = {
+      PGWS_DB_URI: 'postgres://u:password-in-uri@h:x/d',
+      PGWS_JWT_SECRET: 'short-secret',
+      PGWS_JWT_SECRET_BASE64: 'maybe',
+      PGWS_PORT: '70000',
+      PGWS_LISTEN_CHANNEL: 'ä'.repeat(32),
+      PGWS_POOL_SIZE: '0',
+      PGWS_RETRIES: '-1',
+      PGWS_CHECK_LISTENER_INTERVAL: '1.5',
+      PGWS_CERTIFICATE_FILE: '/nonexistent/cert',
+      PGWS_SHUTDOWN_TIMEOUT: 'soon',
+    }
+    const found = faults(wrong)
+    for (const name of Object.keys(wrong)) {
+      expect(found.filter((fault) => fault.startsWith(`${name} `) && fault.includes(`For example: ${name}="`))).toHaveLength(1)
+    }
+    expect(found.join()).not.toContain('password-in-uri')
+    expect(found.join()).not.toContain('short-secret')
+    expect(found).toContainEqual(expect.stringContaining('is 64 bytes long'))
+  })
+  test('names what is required', () => {
+    const result = parse({}, readFileSync, 'me')
+    expect('faults' in result && result.faults.map((fault) => fault.split(' ')[0])).toEqual(['PGWS_DB_URI', 'PGWS_JWT_SECRET'])
+  })
+  test.each([
+    [{ PGWS_JWT_SECRET: '@/nonexistent' }, 'PGWS_JWT_SECRET names the file "/nonexistent", which cannot be read'],
+    [{ PGWS_DB_URI: '@/nonexistent' }, 'PGWS_DB_URI names the file'],
+    [{ PGWS_JWT_SECRET_BASE64: 'True', PGWS_JWT_SECRET: 'not base64 at all, but long enough' }, 'PGWS_JWT_SECRET is not base64'],
+    [{ PGWS_JWT_SECRET: '{"kty":"RSA"}' }, 'PGWS_JWT_SECRET key is damaged'],
+    [{ PGWS_CERTIFICATE_FILE: at('server.crt') }, 'PGWS_KEY_FILE is not set, but PGWS_CERTIFICATE_FILE is'],
+    [{ PGWS_KEY_FILE: at('server.key') }, 'PGWS_CERTIFICATE_FILE is not set, but PGWS_KEY_FILE is'],
+    [
+      { PGWS_CERTIFICATE_FILE: at('server.key'), PGWS_KEY_FILE: at('server.key') },
+      'PGWS_CERTIFICATE_FILE has no PEM certificate',
+    ],
+    [{ PGWS_CERTIFICATE_FILE: at('server.crt'), PGWS_KEY_FILE: at('server.crt') }, 'PGWS_KEY_FILE has no PEM private key'],
+    [
+      { PGWS_CERTIFICATE_FILE: at('server.crt'), PGWS_KEY_FILE: at('client.key') },
+      'PGWS_KEY_FILE is not the key of the certificate',
+    ],
+  ] as [Record<string, string>, string][])('%j is a fault', (env, expected) => {
+    expect(faults(env).join('\n')).toContain(expected)
+  })
+})
+
+test('the documents follow from the table', () => {
+  for (const [name, text] of Object.entries(documents)) {
+    expect({ name, text: readFileSync(resolve(import.meta.dir, '../..', name), 'utf8') }).toEqual({ name, text: text() })
+  }
+})
+
+test('sample-env is a configuration', () => {
+  const sample = parseEnvFile(readFileSync(resolve(import.meta.dir, '../../sample-env'), 'utf8'))
+  expect(parse(sample, readFileSync, 'me')).not.toHaveProperty('faults')
+  for (const { name } of Object.values(variables))
+    expect(readFileSync(resolve(import.meta.dir, '../../sample-env'), 'utf8')).toContain(name)
+})
+
+describe('an environment file', () => {
+  test('is read in both forms', () => {
+    const text = `# comment\n; comment\n\nexport A="with \\"quotes\\" and \\$x"\nB=plain value \nC='{"kty":"oct"}' # why\n  export D=\nE=a=b#c\r\nF="{\\"a\\":\\"\\\\n\\"}"\nG={"kty":"oct"}`
+    expect(parseEnvFile(text)).toEqual({
+      A: 'with "quotes" and $x',
+      B: 'plain value',
+      C: '{"kty":"oct"}',
+      D: '',
+      E: 'a=b#c',
+      F: '{"a":"\\n"}',
+      G: '{"kty":"oct"}',
+    })
+  })
+  test.each([['just text'], ['A="open'], ["A='open"], ['1A=x']])(
+    'with %p is a fault that names the line and not its text',
+    (line) => {
+      expect(() => parseEnvFile(`B=1\n${line}`)).toThrow(EnvFileFault)
+      expect(() => parseEnvFile(`B=1\n${line}`)).toThrow('line 2')
+      expect(() => parseEnvFile(`B=1\n${line}`)).not.toThrow('open')
+    },
+  )
+})

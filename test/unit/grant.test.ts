@@ -1,0 +1,79 @@
+import { describe, expect, test } from 'bun:test'
+import { grant } from '../../lib/grant.ts'
+
+const NOW = 1_800_000_000_000
+
+const ask = (values: Record<string, unknown>, asked?: string) => grant({ values, text: JSON.stringify(values) }, asked, NOW)
+
+const channels = (values: Record<string, unknown>, asked?: string): unknown => {
+  const result = ask({ mode: 'rw', ...values }, asked)
+  return 'refused' in result ? result.refused : result.channels
+}
+
+describe('the mode', () => {
+  test.each([
+    ['r', true, false],
+    ['w', false, true],
+    ['rw', true, true],
+  ])('%s reads %p and writes %p', (mode, canRead, canWrite) => {
+    expect(ask({ mode }, 'chat')).toMatchObject({ canRead, canWrite })
+  })
+
+  test('is required', () => expect(ask({}, 'chat')).toEqual({ refused: 'MODE_MISSING' }))
+
+  test.each([['wr'], [''], ['R'], [null], [7], [['r']]])('%p is none', (mode) => {
+    expect(ask({ mode }, 'chat')).toEqual({ refused: 'MODE_UNKNOWN' })
+  })
+})
+
+describe('the channels', () => {
+  test('of both claims are merged, channel first, duplicates dropped', () => {
+    expect(channels({ channel: 'b', channels: ['a', 'b', 'c', 'a'] })).toEqual(['b', 'a', 'c'])
+  })
+  test('hold the one that is asked for', () => expect(channels({ channels: ['a', 'b'] }, 'b')).toEqual(['b']))
+  test('refuse another', () => expect(channels({ channels: ['a', 'b'] }, 'c')).toBe('CHANNEL_NOT_ALLOWED'))
+  test('are any where none are named', () => expect(channels({}, 'anything')).toEqual(['anything']))
+  test('are none where none are named and none is asked for', () => expect(channels({})).toBe('CHANNEL_NOT_ALLOWED'))
+  test.each([[[]], [['']], [['a', 1]], ['a'], [{}], [null], [0]])('in a list like %p allow nothing', (list) => {
+    expect(channels({ channels: list }, 'a')).toBe('CHANNEL_NOT_ALLOWED')
+    expect(channels({ channels: list })).toBe('CHANNEL_NOT_ALLOWED')
+  })
+  test('beside a malformed list allow nothing', () =>
+    expect(channels({ channel: 'a', channels: [1] }, 'a')).toBe('CHANNEL_NOT_ALLOWED'))
+  test('under a malformed channel allow nothing', () => expect(channels({ channel: 7 }, '7')).toBe('CHANNEL_NOT_ALLOWED'))
+})
+
+describe('an asked segment', () => {
+  test('is the channel that the token names as it stands', () =>
+    expect(channels({ channels: ['a%20b', 'a b'] }, 'a%20b')).toEqual(['a%20b']))
+  test('is decoded otherwise', () => expect(channels({ channels: ['a b'] }, 'a%20b')).toEqual(['a b']))
+  test('is decoded where the token names no channel', () => expect(channels({}, '%E2%82%AC%2F1')).toEqual(['€/1']))
+  test('with a malformed encoding stays literal', () => expect(channels({}, '100%')).toEqual(['100%']))
+})
+
+describe('the time', () => {
+  const at = (seconds: number) => NOW / 1000 + seconds
+  const refused = (values: Record<string, unknown>): unknown => {
+    const result = ask({ mode: 'r', ...values }, 'chat')
+    return 'refused' in result ? result.refused : undefined
+  }
+  test('of exp is exact', () => {
+    expect(refused({ exp: at(0) })).toBe('TOKEN_EXPIRED')
+    expect(refused({ exp: at(0.001) })).toBeUndefined()
+  })
+  test('of nbf and iat has 30 s of leeway', () => {
+    for (const claim of ['nbf', 'iat']) {
+      expect(refused({ [claim]: at(30) })).toBeUndefined()
+      expect(refused({ [claim]: at(30.001) })).toBe('TOKEN_NOT_YET_VALID')
+    }
+  })
+  test.each([['exp'], ['nbf'], ['iat']])('of %s is a number', (claim) =>
+    expect(refused({ [claim]: '1' })).toBe('TOKEN_MALFORMED'),
+  )
+  test('of the end is in milliseconds', () =>
+    expect(ask({ mode: 'r', exp: at(1.5) }, 'chat')).toMatchObject({ expiresAt: NOW + 1500 }))
+  test('of the end is never without exp', () =>
+    expect(ask({ mode: 'r' }, 'chat')).toMatchObject({ expiresAt: Number.POSITIVE_INFINITY }))
+})
+
+test('aud is not checked', () => expect(channels({ aud: 'others' }, 'chat')).toEqual(['chat']))

@@ -1,0 +1,74 @@
+import { expect, test } from 'bun:test'
+import { readdirSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+
+const root = resolve(import.meta.dir, '../..')
+const files = [
+  'main.ts',
+  ...readdirSync(resolve(root, 'lib'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => `lib/${name}`),
+]
+const source = (file: string): string => readFileSync(resolve(root, file), 'utf8')
+const code = (file: string): string => source(file).replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+
+/** What a file imports: the project's files by their path, others by their name. */
+const imports = (file: string): string[] =>
+  [...code(file).matchAll(/(?:from|import) '([^']+)'/g)].map(([, name = '']) =>
+    name.startsWith('.') ? resolve(root, file, '..', name).slice(root.length + 1) : name,
+  )
+
+test('each outside library and the runtime are touched by one file', () => {
+  const owners = {
+    hono: ['lib/routes.ts'],
+    jose: ['lib/token.ts'],
+    postgres: ['lib/database.ts'],
+    'node:process': ['main.ts'],
+    'node:fs': ['lib/static.ts', 'main.ts'],
+  }
+  for (const [library, owner] of Object.entries(owners)) {
+    const touching = files.filter((file) => imports(file).some((name) => name === library || name.startsWith(`${library}/`)))
+    expect({ library, touching: touching.sort() }).toEqual({ library, touching: owner })
+  }
+  const known = new Set(
+    files
+      .flatMap(imports)
+      .filter((name) => !name.startsWith('lib/') && !name.startsWith('node:'))
+      .map((name) => name.split('/')[0]),
+  )
+  expect([...known].sort()).toEqual(['hono', 'jose', 'package.json', 'postgres'])
+  expect(files.filter((file) => /\b(Bun|Deno)\s*\./.test(code(file)))).toEqual(['lib/runtime/bun.ts'])
+  expect(files.filter((file) => /\bprocess\s*\./.test(code(file)))).toEqual(['main.ts'])
+})
+
+test('arrows between files run downward, without circles', () => {
+  const depth = new Map<string, number>()
+  const visit = (file: string, path: readonly string[]): number => {
+    if (path.includes(file)) throw new Error(`circle: ${[...path, file].join(' → ')}`)
+    const known = depth.get(file)
+    if (known !== undefined) return known
+    const below = imports(file).filter((name) => name.startsWith('lib/'))
+    const found = Math.max(0, ...below.map((name) => visit(name, [...path, file]) + 1))
+    depth.set(file, found)
+    return found
+  }
+  for (const file of files) visit(file, [])
+  expect(Math.max(...depth.values())).toBe(depth.get('main.ts') ?? 0)
+})
+
+test('the pure files do no input or output and do not look at the clock', () => {
+  const pure = ['config', 'conninfo', 'env-file', 'envelope', 'grant', 'help', 'json', 'refusal']
+  for (const name of pure) {
+    const file = `lib/${name}.ts`
+    expect(imports(file).filter((other) => other.startsWith('node:') && other !== 'node:crypto')).toEqual([])
+    expect({ file, clock: /Date\.now|performance|setTimeout|setInterval|fetch\(|console/.test(code(file)) }).toEqual({
+      file,
+      clock: false,
+    })
+  }
+})
+
+test('every file says at its top what it owns', () => {
+  for (const file of files)
+    expect({ file, first: source(file).slice(0, 200) }).toMatchObject({ first: expect.stringMatching(/^\/\*\*[\s*]*Owns /) })
+})
