@@ -7,7 +7,7 @@ import { type Config, parse } from './lib/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/env-file.ts'
 import { help } from './lib/help.ts'
 import { createLog } from './lib/log.ts'
-import { serve } from './lib/runtime/bun.ts'
+import { fileBody, serve } from './lib/runtime/bun.ts'
 import { createServer } from './lib/server.ts'
 import { version } from './package.json'
 
@@ -61,7 +61,7 @@ async function run(config: Config): Promise<void> {
     const lost = await server.stop()
     process.exit(lost > 0 ? 1 : code)
   }
-  const server = createServer({ config, serve, log, version, lost: () => void stop(1) })
+  const server = createServer({ config, serve, fileBody, log, version, lost: () => void stop(1) })
   let signals = 0
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {

@@ -5,7 +5,7 @@ import { getMimeType } from 'hono/utils/mime'
 import { type Grant, grant } from './grant.ts'
 import type { Log } from './log.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusals, refuse } from './refusal.ts'
-import type { Upgrade } from './runtime/contract.ts'
+import type { FileBody, Upgrade } from './runtime/contract.ts'
 import type { Session, Sessions } from './session.ts'
 import { createStaticFiles } from './static.ts'
 import { type Key, verifyToken } from './token.ts'
@@ -13,6 +13,7 @@ import { type Key, verifyToken } from './token.ts'
 export interface RoutesOptions {
   readonly keys: readonly Key[]
   readonly rootPath: string | undefined
+  readonly fileBody: FileBody
   readonly sessions: Sessions
   readonly log: Log
   /** `postgres-websockets/VERSION` */
@@ -27,9 +28,9 @@ interface Bindings {
 
 export type Routes = (request: Request, bindings: Bindings) => Response | Promise<Response>
 
-export function createRoutes({ keys, rootPath, sessions, log, product, admission }: RoutesOptions): Routes {
+export function createRoutes({ keys, rootPath, fileBody, sessions, log, product, admission }: RoutesOptions): Routes {
   const app = new Hono<{ Bindings: Bindings }>()
-  const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType)
+  const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType, fileBody)
 
   app.use(async (context, next) => {
     await next()

@@ -7,7 +7,7 @@ import { createListener } from './listener.ts'
 import type { Log } from './log.ts'
 import { createNotifier } from './notifier.ts'
 import { createRoutes } from './routes.ts'
-import type { RunningServer, Serve } from './runtime/contract.ts'
+import type { FileBody, RunningServer, Serve } from './runtime/contract.ts'
 import { createSessions } from './session.ts'
 
 export interface Server {
@@ -21,6 +21,7 @@ export interface Server {
 export interface ServerOptions {
   readonly config: Config
   readonly serve: Serve
+  readonly fileBody: FileBody
   readonly log: Log
   readonly version: string
   /** The listener is lost and is not to be healed: the process is to stop. */
@@ -41,7 +42,7 @@ const SEND_BUFFER_BYTES = 1_048_576
 const CLOSE_PATIENCE = 1000
 
 /** Binds the port at once; plain HTTP is served from then on. */
-export function createServer({ config, serve, log, version, lost, pingEvery }: ServerOptions): Server {
+export function createServer({ config, serve, fileBody, log, version, lost, pingEvery }: ServerOptions): Server {
   const database = createDatabase(config.database)
   const notifier = createNotifier(database, config.listenChannel, log)
   const hub = createHub((topic, text) => running.publish(topic, text))
@@ -71,6 +72,7 @@ export function createServer({ config, serve, log, version, lost, pingEvery }: S
   const routes = createRoutes({
     keys: config.keys,
     rootPath: config.rootPath,
+    fileBody,
     sessions,
     log,
     product: `postgres-websockets/${version}`,

@@ -2,10 +2,10 @@
  * Owns files served from a folder: which file a path names, that it lies inside, its type, conditional requests and byte ranges
  * (RFC 9110 sections 13 and 14).
  */
-import { constants, createReadStream, promises as files, type Stats } from 'node:fs'
+import { constants, promises as files, type Stats } from 'node:fs'
 import { join, sep } from 'node:path'
-import { Readable } from 'node:stream'
 import { type Refusal, refuse } from './refusal.ts'
+import type { FileBody } from './runtime/contract.ts'
 
 export interface StaticFiles {
   /**
@@ -19,7 +19,11 @@ export interface StaticFiles {
  * @param root a folder; where it does not exist, every path is not found.
  * @param contentType the media type by a file's name.
  */
-export function createStaticFiles(root: string, contentType: (name: string) => string | undefined): StaticFiles {
+export function createStaticFiles(
+  root: string,
+  contentType: (name: string) => string | undefined,
+  fileBody: FileBody,
+): StaticFiles {
   return {
     async answer(request, path) {
       if (request.method !== 'GET' && request.method !== 'HEAD') return refuse('METHOD_NOT_ALLOWED')
@@ -30,7 +34,7 @@ export function createStaticFiles(root: string, contentType: (name: string) => s
       if ('refused' in found) return found
       if (found.isIndex && !path.endsWith('/')) return redirect(segments)
       const type = contentType(found.path) ?? 'application/octet-stream'
-      return respond(request, found, type)
+      return respond(request, found, type, fileBody)
     },
   }
 }
@@ -78,7 +82,7 @@ function redirect(segments: readonly string[]): Response {
   return new Response(null, { status: 301, headers: { Location: `/${segments.map(encodeURIComponent).join('/')}/` } })
 }
 
-function respond(request: Request, { path, stats }: Found, type: string): Response {
+function respond(request: Request, { path, stats }: Found, type: string, fileBody: FileBody): Response {
   const etag = `W/"${stats.size.toString(36)}-${Math.floor(stats.mtimeMs).toString(36)}"`
   const headers = new Headers({
     'Content-Type': type,
@@ -97,13 +101,8 @@ function respond(request: Request, { path, stats }: Found, type: string): Respon
   const { start, end } = range ?? { start: 0, end: stats.size - 1 }
   if (range) headers.set('Content-Range', `bytes ${start}-${end}/${stats.size}`)
   headers.set('Content-Length', String(end - start + 1))
-  const body = request.method === 'HEAD' || end < start ? null : stream(path, start, end)
+  const body = request.method === 'HEAD' || end < start ? null : fileBody(path, start, end)
   return new Response(body, { status: range ? 206 : 200, headers })
-}
-
-function stream(path: string, start: number, end: number): ReadableStream {
-  // The web's stream type and Node's are the same at run time.
-  return Readable.toWeb(createReadStream(path, { start, end })) as unknown as ReadableStream
 }
 
 /** The order of RFC 9110 section 13.2.2. @returns 304 or 412 where a condition ends the request. */

@@ -1,5 +1,5 @@
 /** Owns the program's contract with its runtime, on Bun. */
-import type { Handlers, RunningServer, ServeOptions, Upgrade } from './contract.ts'
+import type { FileBody, Handlers, RunningServer, ServeOptions, Upgrade } from './contract.ts'
 
 /** Where each form of `PGWS_HOST` binds: the first address that the machine has. */
 const forms: Readonly<Record<string, readonly string[]>> = {
@@ -62,3 +62,6 @@ function bind(hostname: string, options: ServeOptions, handlers: Handlers<unknow
     },
   }
 }
+
+/** A stream would go out in chunks, without its length. */
+export const fileBody: FileBody = (path, start, end) => Bun.file(path).slice(start, end + 1)

@@ -56,3 +56,6 @@ export interface RunningServer {
 }
 
 export type Serve = <D>(options: ServeOptions, handlers: Handlers<D>) => RunningServer
+
+/** The bytes of a file from `start` to `end`, both included, as a response's body whose length the runtime knows. */
+export type FileBody = (path: string, start: number, end: number) => BodyInit
