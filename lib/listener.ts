@@ -184,8 +184,9 @@ export function createListener(options: ListenerOptions): Listener {
     const from = lastArrival
     enter('waiting')
     log.error('listener lost', { cause })
-    if (options.lost(cause)) void heal(from)
-    else enter('stopped')
+    if (!options.lost(cause)) return enter('stopped')
+    notifier.hold()
+    void heal(from)
   }
 
   async function heal(from: number): Promise<void> {
@@ -197,6 +198,7 @@ export function createListener(options: ListenerOptions): Listener {
         await connect()
         if (!is('listening')) return
         options.restored(from, lastArrival)
+        notifier.release()
       } catch (error) {
         if (is('stopped')) return
         enter('waiting')

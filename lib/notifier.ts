@@ -19,6 +19,9 @@ export interface Notifier {
   send(messages: readonly Envelope[], refused: () => void): boolean
   /** Notifies another channel, ahead of the queue. @throws DatabaseError when PostgreSQL refuses it or cannot be reached. */
   probe(channel: string, notification: string): Promise<void>
+  /** Holds messages back, but not probes: what goes out while the LISTEN session is away would pass its readers by. */
+  hold(): void
+  release(): void
   /** Drops the session, which may be dead without a word, and resends what had no answer over a new one. */
   reconnect(): void
   /** Resolves when every accepted message is in the database or refused. */
@@ -30,6 +33,12 @@ export interface Notifier {
 interface Message {
   readonly envelope: Envelope
   readonly refused: () => void
+}
+
+/** Messages of one statement, with their texts, which stay the same however often they are sent. */
+interface Batch {
+  readonly messages: readonly Message[]
+  readonly notifications: readonly string[]
 }
 
 interface Probe {
@@ -59,11 +68,13 @@ const PASSING = /^(08|40|53|54|55|57|58|25006)/
 export function createNotifier(database: Database, channel: string, log: Log): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
+  /** Batches that were begun: what had no answer yet, or the halves of what was refused. The next one is the last. */
+  let begun: Batch[] = []
   let probes: Probe[] = []
-  let underWay = 0
   let stamp = 0
   let connection: Connection | undefined
   let isPumping = false
+  let isHeld = false
   let isStopped = false
   let isAway = false
   let idle: (() => void)[] = []
@@ -91,37 +102,43 @@ export function createNotifier(database: Database, channel: string, log: Log): N
     return opened
   }
 
-  /** Keeps sending until PostgreSQL has answered for good. */
-  async function deliver(messages: readonly Message[], notifications: readonly string[]): Promise<void> {
-    while (!isStopped) {
-      try {
-        await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR)])
-        returned()
-        underWay -= messages.length
-        return
-      } catch (error) {
-        const fault = asDatabaseError(error)
-        if (fault.answered && !PASSING.test(fault.code)) return await refuse(messages, notifications, fault)
-        await failed(fault)
-      }
+  function nextBatch(): Batch | undefined {
+    const again = begun.pop()
+    if (again) return again
+    const messages = queue.splice(0, BATCH)
+    if (messages.length === 0) return undefined
+    queuedBytes -= messages.reduce((sum, { envelope }) => sum + cost(envelope), 0)
+    return { messages, notifications: messages.map(stamped) }
+  }
+
+  async function deliver(batch: Batch): Promise<void> {
+    begun.push(batch)
+    try {
+      await (await connected()).query(SEND, [channel, batch.notifications.join(SEPARATOR)])
+      begun.pop()
+      returned()
+    } catch (error) {
+      const fault = asDatabaseError(error)
+      if (!fault.answered || PASSING.test(fault.code)) return await failed(fault)
+      begun.pop()
+      refuse(batch, fault)
     }
   }
 
-  async function refuse(messages: readonly Message[], notifications: readonly string[], fault: DatabaseError): Promise<void> {
+  function refuse({ messages, notifications }: Batch, fault: DatabaseError): void {
     if (messages.length === 1) {
       log.warning('message refused by the database', { code: fault.code, reason: fault.message })
-      underWay--
       messages[0]?.refused()
       return
     }
     const half = messages.length >> 1
-    await deliver(messages.slice(0, half), notifications.slice(0, half))
-    await deliver(messages.slice(half), notifications.slice(half))
+    begun.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
+    begun.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })
   }
 
   function returned(): void {
     backoff.reset()
-    if (isAway) log.info('sending to the database again', { waiting: queue.length })
+    if (isAway) log.info('sending to the database again', { waiting: waiting() })
     isAway = false
   }
 
@@ -148,18 +165,18 @@ export function createNotifier(database: Database, channel: string, log: Log): N
 
   async function pump(): Promise<void> {
     isPumping = true
-    while (!isStopped && (queue.length > 0 || probes.length > 0)) {
+    while (!isStopped) {
       if (probes.length > 0) await sendProbes()
-      const batch = queue.splice(0, BATCH)
-      if (batch.length === 0) continue
-      queuedBytes -= batch.reduce((sum, { envelope }) => sum + cost(envelope), 0)
-      underWay = batch.length
-      await deliver(batch, batch.map(stamped))
+      const batch = isHeld || isStopped ? undefined : nextBatch()
+      if (batch) await deliver(batch)
+      else if (probes.length === 0) break
     }
     isPumping = false
-    if (isStopped) return
-    for (const resolve of idle.splice(0)) resolve()
+    if (waiting() === 0) for (const resolve of idle.splice(0)) resolve()
   }
+
+  /** Messages that are accepted and neither in the database nor refused. */
+  const waiting = (): number => begun.reduce((sum, { messages }) => sum + messages.length, queue.length)
 
   function wake(): void {
     if (!isPumping && !isStopped) void pump()
@@ -181,19 +198,27 @@ export function createNotifier(database: Database, channel: string, log: Log): N
         wake()
       })
     },
+    hold() {
+      isHeld = true
+    },
+    release() {
+      isHeld = false
+      wake()
+    },
     reconnect() {
       connection?.close()
       connection = undefined
       backoff.cut()
     },
     drained() {
-      if (!isPumping) return Promise.resolve()
+      if (waiting() === 0) return Promise.resolve()
       return new Promise((resolve) => idle.push(resolve))
     },
     stop() {
-      const left = underWay + queue.length
+      const left = waiting()
       isStopped = true
       queue = []
+      begun = []
       for (const { settled } of probes.splice(0)) settled(new DatabaseError('the notifier has stopped', 'STOPPED', false))
       probes = []
       idle = []

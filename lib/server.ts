@@ -61,6 +61,7 @@ export function createServer({ config, serve, fileBody, log, version, lost, ping
     log,
     notified: (notification) => hub.deliver(channelOf(notification) ?? config.listenChannel, notification),
     lost: () => {
+      if (stopping !== undefined) return false
       const isHealed = config.checkInterval > 0
       if (!isHealed) lost()
       return isHealed
@@ -95,6 +96,7 @@ export function createServer({ config, serve, fileBody, log, version, lost, ping
     const left = (): number => Math.max(0, end - Date.now())
     log.info('draining', { clients: sessions.count })
     running.stopAccepting()
+    notifier.release()
     await orAfter(left() / 2, notifier.drained())
     await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
     await orAfter(left(), notifier.drained())

@@ -54,8 +54,10 @@ export async function startPostgres({ folder, settings = {}, prepare, initdb = [
   const binaries = await findBinaries()
   const dataFolder = join(place, 'data')
   const password = readPassword(join(place, 'password'))
-  if (prepare) prepare(dataFolder)
-  else if (!existsSync(join(dataFolder, 'PG_VERSION'))) {
+  if (prepare) {
+    prepare(dataFolder)
+    if (isRoot) spawnSync('chown', ['-R', `${NOBODY}:${NOBODY}`, dataFolder])
+  } else if (!existsSync(join(dataFolder, 'PG_VERSION'))) {
     rmSync(dataFolder, { recursive: true, force: true })
     const args = [
       '-D',

@@ -35,6 +35,8 @@ export function launch(
   const child = spawn(command, args, {
     env: { ...inherited, PGWS_PORT: '0', PGWS_HOST: '127.0.0.1', PGWS_JWT_SECRET: secret, ...env } as NodeJS.ProcessEnv,
     stdio: ['ignore', 'pipe', 'pipe'],
+    // A process group of its own, as a shell gives it, which a terminal's signals go to.
+    detached: command !== binary,
   })
   running.add(child)
   const stdout = watch(child.stdout)
@@ -58,7 +60,8 @@ export function launch(
     logged: stderr.seen,
     bound: async () => Number((await stdout.seen(/Listening on port (\d+)/)).replace(/\D/g, '')),
     signal: (name) => {
-      child.kill(name)
+      if (command === binary) child.kill(name)
+      else process.kill(-(child.pid ?? 0), name)
     },
     exited,
     stop,

@@ -1,0 +1,149 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { cpSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import postgres from 'postgres'
+import { type Client, connect, handshake, payloadOf } from '../support/client.ts'
+import { type Postgres, startPostgres } from '../support/postgres.ts'
+import { launch, type Program, start } from '../support/program.ts'
+import { startProxy } from '../support/proxy.ts'
+import { token } from '../support/token.ts'
+
+let server: Postgres
+beforeAll(async () => {
+  server = await startPostgres()
+})
+afterAll(() => server.stop())
+
+const open = async (program: Program): Promise<Client> => connect(`${program.origin}/chat/${await token({ mode: 'rw' })}`)
+
+async function goesRound(client: Client, text: string): Promise<void> {
+  client.send(text)
+  expect(payloadOf(await client.next())).toBe(text)
+}
+
+/** Kills the sessions of one side, which tell themselves apart by their last statement. */
+async function kill(side: 'listener' | 'notifier'): Promise<void> {
+  const sql = postgres(server.uri, { max: 1 })
+  const pattern = side === 'listener' ? '%pg_listening_channels%' : '%pg_notify(%'
+  const found = await sql`select pg_terminate_backend(pid) from pg_stat_activity
+    where query like ${pattern} and pid <> pg_backend_pid() and application_name = 'postgres-websockets'`
+  expect(found).not.toBeEmpty()
+  await sql.end()
+}
+
+describe('with an interval set', () => {
+  const env = () => ({ PGWS_DB_URI: server.uri, PGWS_CHECK_LISTENER_INTERVAL: '1000' })
+
+  test('a killed LISTEN session is healed three times, and every client stays', async () => {
+    await using program = await start(env())
+    await using client = await open(program)
+    for (let round = 0; round < 3; round++) {
+      await goesRound(client, `before ${round}`)
+      const before = program.stderr().length
+      await kill('listener')
+      await program.logged(/listener lost cause="the connection to the database closed/, before)
+      await program.logged(/info: listening /, before)
+      await goesRound(client, `after ${round}`)
+    }
+  })
+
+  test('a killed sending session loses no message', async () => {
+    await using program = await start(env())
+    await using client = await open(program)
+    for (let round = 0; round < 3; round++) {
+      await goesRound(client, `before ${round}`)
+      await kill('notifier')
+      await goesRound(client, `after ${round}`)
+    }
+    expect(program.stderr()).not.toContain('listener lost')
+  })
+
+  test('a restarted database is healed, and what was sent meanwhile arrives in order', async () => {
+    await using program = await start(env())
+    await using client = await open(program)
+    await goesRound(client, 'before')
+    await server.stop('immediate')
+    await program.logged(/listener lost/)
+    for (let index = 0; index < 100; index++) client.send(String(index))
+    await server.start()
+    expect((await client.take(100)).map(payloadOf)).toEqual(Array.from({ length: 100 }, (_, index) => String(index)))
+    await goesRound(client, 'after')
+  })
+
+  test('a half-open connection is found within the interval, and healed when the way is free', async () => {
+    const proxy = await startProxy(server.port)
+    await using program = await start({
+      PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+      PGWS_CHECK_LISTENER_INTERVAL: '1000',
+    })
+    await using client = await open(program)
+    await goesRound(client, 'before')
+    proxy.swallow()
+    const began = Date.now()
+    await program.logged(/listener lost cause=".*half open/)
+    expect(Date.now() - began).toBeLessThan(1500)
+    client.send('while it was away')
+    proxy.pass()
+    expect(payloadOf(await client.next())).toBe('while it was away')
+    await goesRound(client, 'after')
+    proxy.close()
+  })
+})
+
+describe('with no interval set', () => {
+  test('a lost listener ends the server with exit 1, after its clients got 1001', async () => {
+    const program = await start({ PGWS_DB_URI: server.uri })
+    const client = await open(program)
+    await goesRound(client, 'before')
+    await kill('listener')
+    expect(await program.exited).toBe(1)
+    expect((await client.closed).code).toBe(1001)
+    expect(program.stderr()).toContain('listener lost')
+  })
+
+  test('a killed sending session is no reason to stop', async () => {
+    await using program = await start({ PGWS_DB_URI: server.uri, PGWS_CHECK_LISTENER_INTERVAL: '0' })
+    await using client = await open(program)
+    await goesRound(client, 'before')
+    await kill('notifier')
+    await goesRound(client, 'after')
+  })
+})
+
+describe('at the start', () => {
+  test('a database that comes late is waited for', async () => {
+    await server.stop('fast')
+    await using program = launch({ PGWS_DB_URI: server.uri })
+    const port = await program.bound()
+    await program.logged(/cannot listen .*attempt=1 of=5 next-in=1s/)
+    await server.start()
+    await program.logged(/info: listening /)
+    expect((await handshake(port, `/chat/${await token({ mode: 'r' })}`)).status).toBe(101)
+  })
+
+  test('a database that does not come ends the program with exit 1 after PGWS_RETRIES attempts, with waits that double', async () => {
+    const began = Date.now()
+    const program = launch({ PGWS_DB_URI: 'postgres://u:its-password@127.0.0.1:1/d', PGWS_RETRIES: '3' })
+    expect(await program.exited).toBe(1)
+    expect(Date.now() - began).toBeGreaterThan(3000)
+    expect(program.stderr()).toMatch(/attempt=1 of=3 next-in=1s[\s\S]*attempt=2 of=3 next-in=2s[\s\S]*cannot reach the database/)
+    expect(program.stderr()).not.toContain('its-password')
+  })
+
+  test('a replica is named as one', async () => {
+    await server.stop('fast')
+    const standby = await startPostgres({
+      prepare: (folder) => {
+        cpSync(server.dataFolder, folder, { recursive: true })
+        writeFileSync(join(folder, 'standby.signal'), '')
+      },
+      settings: { hot_standby: 'on' },
+    })
+    const uri = standby.uri.replace(standby.password, server.password)
+    const program = launch({ PGWS_DB_URI: uri, PGWS_RETRIES: '1' })
+    expect(await program.exited).toBe(1)
+    expect(program.stderr()).toMatch(/replica|recovery/)
+    await standby.stop()
+    await server.start()
+  })
+})
