@@ -9,9 +9,9 @@ const read = (name: string): string => readFileSync(at(name), 'utf8')
 
 /** A text with what stands between two marks replaced. */
 function between(text: string, mark: string, replacement: string): string {
-  const parts = text.split(new RegExp(`(<!-- ${mark} -->\n)[^]*?(\n<!-- /${mark} -->)`))
+  const parts = text.split(new RegExp(`(<!-- ${mark} -->\n)[\\s\\S]*?(<!-- /${mark} -->)`))
   if (parts.length !== 4) throw new Error(`the mark ${mark} must stand once`)
-  return `${parts[0]}${parts[1]}${replacement}${parts[2]}${parts[3]}`
+  return `${parts[0]}${parts[1]}${replacement}\n${parts[2]}${parts[3]}`
 }
 
 /** Each written file's name, with the text that belongs there. */

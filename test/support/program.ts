@@ -14,6 +14,8 @@ export interface Program {
   stderr(): string
   /** Resolves when standard error holds the pattern, counted from its beginning or behind `after` characters. */
   logged(pattern: RegExp, after?: number): Promise<string>
+  /** The same of standard output. */
+  printed(pattern: RegExp, after?: number): Promise<string>
   signal(name: NodeJS.Signals): void
   /** The exit code, or the signal that ended it. */
   readonly exited: Promise<number | NodeJS.Signals>
@@ -58,6 +60,7 @@ export function launch(
     stdout: stdout.text,
     stderr: stderr.text,
     logged: stderr.seen,
+    printed: stdout.seen,
     bound: async () => Number((await stdout.seen(/Listening on port (\d+)/)).replace(/\D/g, '')),
     signal: (name) => {
       if (command === binary) child.kill(name)
