@@ -1,15 +1,17 @@
 /** Owns the texts that follow from the table of variables: `--help`, `sample-env`, its plain form and the README's table. Pure. */
-import { variables } from './config.ts'
+import { variables } from './variables.ts'
 
 const table = Object.values(variables)
 
 const usage = `postgres-websockets VERSION
 Connects websockets to PostgreSQL asynchronous notifications.
 
-Usage: postgres-websockets [--env-file FILE]
+Usage: postgres-websockets [--env-file FILE] [--check | --ready]
        postgres-websockets --help | --version
 
   --env-file FILE  read variables from FILE (KEY=value or export KEY="value"); those of the environment win
+  --check          try the configuration, the database and the way of a notification, say what is wrong, and exit
+  --ready          ask the admin port whether the server is ready, for health checks; exit 0 when it is
   --help           show this text
   --version        show the version
 

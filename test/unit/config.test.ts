@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { parse, variables } from '../../lib/config.ts'
+import { parse } from '../../lib/config.ts'
 import { EnvFileFault, parseEnvFile } from '../../lib/env-file.ts'
+import { variables } from '../../lib/variables.ts'
 import { documents } from '../support/docs.ts'
 import { secret } from '../support/token.ts'
 

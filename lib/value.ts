@@ -1,0 +1,66 @@
+/** Owns how a variable's text becomes a value. Pure: undefined is an unset variable, and what cannot be read is thrown as a Fault. */
+
+/** What is wrong with a variable's value, as a phrase that follows its name. */
+export class Fault extends Error {}
+
+export const text = (value: string | undefined): string | undefined => value
+
+export function required(value: string | undefined): string {
+  if (value === undefined) throw new Fault('is not set')
+  return value
+}
+
+export const whole =
+  <T>(otherwise: T, least: number, most: number) =>
+  (value: string | undefined): number | T => {
+    if (value === undefined) return otherwise
+    const number = Number(value)
+    if (!/^\s*\d+\s*$/.test(value) || number < least || number > most)
+      throw new Fault(`is ${JSON.stringify(value)}, not a whole number from ${least} to ${most}`)
+    return number
+  }
+
+export function boolean(value: string | undefined): boolean {
+  if (value === undefined || /^(false|0)$/i.test(value)) return false
+  if (/^(true|1)$/i.test(value)) return true
+  throw new Fault(`is ${JSON.stringify(value)}, neither True nor False`)
+}
+
+/** PostgreSQL cuts a longer identifier silently (manual, "Identifiers and Key Words"). */
+export const CHANNEL_BYTES = 63
+
+export const channel =
+  <T>(otherwise: T) =>
+  (value: string | undefined): string | T => {
+    if (value === undefined) return otherwise
+    const bytes = Buffer.byteLength(value)
+    if (bytes > CHANNEL_BYTES)
+      throw new Fault(`is ${bytes} bytes long, but PostgreSQL takes channel names of at most ${CHANNEL_BYTES}`)
+    return value
+  }
+
+/** The longest delay of a timer, in milliseconds. */
+export const LONGEST = 2_147_483_647
+
+/** The items of a comma-separated list, without the white space around them. */
+export function list(value: string | undefined): readonly string[] | undefined {
+  return value
+    ?.split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '')
+}
+
+export function url(value: string | undefined): URL | undefined {
+  if (value === undefined) return undefined
+  if (!URL.canParse(value) || !/^https?:$/.test(new URL(value).protocol)) throw new Fault('is not an http or https URL')
+  return new URL(value)
+}
+
+/** The first of the names is the default. */
+export const oneOf =
+  <T extends string>(names: readonly [T, ...T[]]) =>
+  (value: string | undefined): T => {
+    const found = value === undefined ? names[0] : names.find((name) => name === value)
+    if (found === undefined) throw new Fault(`is ${JSON.stringify(value)}, none of ${names.join(', ')}`)
+    return found
+  }

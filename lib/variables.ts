@@ -1,0 +1,282 @@
+/**
+ * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
+ * follow from it. Pure.
+ */
+import { boolean, channel, LONGEST, list, oneOf, required, text, url, whole } from './value.ts'
+
+export interface Variable<T> {
+  readonly name: `PGWS_${string}`
+  /** What stands in the README's and `--help`'s column for the default. */
+  readonly default: string
+  /** The value in `sample-env`; undefined leaves it commented out there, with `example`. */
+  readonly sample?: string
+  /** A value that works, for messages about one that does not. */
+  readonly example: string
+  /** One or more sentences. */
+  readonly meaning: string
+  /** The value of an unset (or empty) variable is undefined. @throws Fault */
+  readonly parse: (text: string | undefined) => T
+}
+
+const variable = <T>(definition: Variable<T>): Variable<T> => definition
+
+/** Events that the server tells on its meta channel. */
+export const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
+
+export type MetaEvent = (typeof metaEvents)[number]
+
+function events(value: string | undefined): readonly MetaEvent[] {
+  const asked = list(value) ?? ['ConnectionOpen']
+  if (asked.includes('all')) return metaEvents
+  return asked.map(oneOf(metaEvents))
+}
+
+export const variables = {
+  databaseUri: variable({
+    name: 'PGWS_DB_URI',
+    default: 'required',
+    sample: 'postgres://postgres:password@localhost:5432/postgres',
+    example: 'postgres://user:password@localhost:5432/app',
+    meaning:
+      'How to reach PostgreSQL, as libpq takes it: a postgres:// URI or "host=… dbname=…" keywords; the PG* variables and the password file fill what is missing. @FILE reads it from a file.',
+    parse: required,
+  }),
+  jwtSecret: variable({
+    name: 'PGWS_JWT_SECRET',
+    default: 'required, or PGWS_JWKS_URL',
+    sample: 'auwhfdnskjhewfi34uwehdlaehsfkuaeiskjnfduierhfsiweskjcnzeiluwhskdewishdnpwe',
+    example: '@/etc/postgres-websockets/jwt-secret',
+    meaning:
+      'The key that tokens are verified with: a secret of at least 32 bytes (HS256, HS384, HS512), a JWK, or a JWK set with oct, RSA, EC and OKP keys. @FILE reads it from a file, less one newline at its end.',
+    parse: text,
+  }),
+  jwtSecretIsBase64: variable({
+    name: 'PGWS_JWT_SECRET_BASE64',
+    default: 'False',
+    sample: 'False',
+    example: 'True',
+    meaning: 'The secret is base64 or base64url encoded, also when it is read from a file; "." may stand for "=".',
+    parse: boolean,
+  }),
+  rootPath: variable({
+    name: 'PGWS_ROOT_PATH',
+    default: 'unset',
+    sample: './client-example',
+    example: '/var/www/app',
+    meaning: 'Folder of static files to serve. Unset serves none: every path then answers 200 with a short text.',
+    parse: text,
+  }),
+  host: variable({
+    name: 'PGWS_HOST',
+    default: '*4',
+    sample: '*4',
+    example: '127.0.0.1',
+    meaning:
+      'Address to bind: a name or address, or * any, *4 any IPv4 (IPv6 where there is no IPv4), !4 IPv4 only, *6 any, IPv6 with IPv4 on the same socket, !6 IPv6 only.',
+    parse: (value) => value ?? '*4',
+  }),
+  port: variable({
+    name: 'PGWS_PORT',
+    default: '3000',
+    sample: '3000',
+    example: '3000',
+    meaning: 'Port to bind. 0 takes a free one, which "Listening on port" names.',
+    parse: whole(3000, 0, 65_535),
+  }),
+  listenChannel: variable({
+    name: 'PGWS_LISTEN_CHANNEL',
+    default: 'postgres-websockets-listener',
+    sample: 'postgres-websockets-listener',
+    example: 'postgres-websockets-listener',
+    meaning: 'The database channel that carries every message, both ways. At most 63 bytes.',
+    parse: channel('postgres-websockets-listener'),
+  }),
+  metaChannel: variable({
+    name: 'PGWS_META_CHANNEL',
+    default: 'unset',
+    sample: 'server-info',
+    example: 'server-info',
+    meaning: 'Channel for events about the server itself; PGWS_META_EVENTS names which.',
+    parse: text,
+  }),
+  poolSize: variable({
+    name: 'PGWS_POOL_SIZE',
+    default: '10',
+    sample: '10',
+    example: '10',
+    meaning:
+      'Most connections used to send notifications, apart from the LISTEN connection. One is enough and one is used: PostgreSQL commits notifications one after the other, so messages go in batches.',
+    parse: whole(10, 1, 10_000),
+  }),
+  retries: variable({
+    name: 'PGWS_RETRIES',
+    default: '5',
+    sample: '5',
+    example: '5',
+    meaning:
+      'Attempts to reach the database at start, with waits of 1 s, 2 s, 4 s … at most 32 s between them; then an error and exit 1.',
+    parse: whole(5, 0, 1_000_000),
+  }),
+  checkInterval: variable({
+    name: 'PGWS_CHECK_LISTENER_INTERVAL',
+    default: 'unset',
+    sample: '10000',
+    example: '10000',
+    meaning:
+      'Milliseconds, and the longest time for which a broken listener goes unnoticed. Set: the server heals it and keeps every client. Unset or 0: it checks every 10 s and stops with exit 1 when the listener is lost, so that a supervisor restarts it.',
+    parse: whole(0, 0, LONGEST),
+  }),
+  certificateFile: variable({
+    name: 'PGWS_CERTIFICATE_FILE',
+    default: 'unset',
+    example: '/etc/ssl/certs/server.crt',
+    meaning: 'PEM file of the certificate chain. With PGWS_KEY_FILE, the server speaks TLS (wss:// and https://).',
+    parse: text,
+  }),
+  keyFile: variable({
+    name: 'PGWS_KEY_FILE',
+    default: 'unset',
+    example: '/etc/ssl/private/server.key',
+    meaning: "PEM file of the certificate's private key. Both or neither.",
+    parse: text,
+  }),
+  databaseChannels: variable({
+    name: 'PGWS_DATABASE_CHANNELS',
+    default: 'unset',
+    example: 'orders,chat_*',
+    meaning:
+      'Comma-separated patterns of database channels that a client may receive directly: while a client with r is on a matching channel, what NOTIFY sends there reaches it as it is. * stands for any text.',
+    parse: list,
+  }),
+  adminPort: variable({
+    name: 'PGWS_ADMIN_PORT',
+    default: 'unset',
+    example: '3001',
+    meaning: 'A second port with /live, /ready and /metrics.',
+    parse: whole(undefined, 0, 65_535),
+  }),
+  adminHost: variable({
+    name: 'PGWS_ADMIN_HOST',
+    default: 'as PGWS_HOST',
+    example: '127.0.0.1',
+    meaning: 'Address to bind the admin port on.',
+    parse: text,
+  }),
+  jwksUrl: variable({
+    name: 'PGWS_JWKS_URL',
+    default: 'unset',
+    example: 'https://example.org/.well-known/jwks.json',
+    meaning:
+      'Verify with the key set at this URL, which is fetched again every 10 minutes and for an unknown kid. One of this and PGWS_JWT_SECRET is required; with both, the keys of both count.',
+    parse: url,
+  }),
+  jwtAudience: variable({
+    name: 'PGWS_JWT_AUDIENCE',
+    default: 'unset',
+    example: 'postgres-websockets',
+    meaning: 'The aud that a token must have. Unset checks none.',
+    parse: text,
+  }),
+  jwtIssuer: variable({
+    name: 'PGWS_JWT_ISSUER',
+    default: 'unset',
+    example: 'https://example.org/',
+    meaning: 'The iss that a token must have. Unset checks none.',
+    parse: text,
+  }),
+  modeClaim: variable({
+    name: 'PGWS_JWT_MODE_CLAIM',
+    default: 'mode',
+    sample: 'mode',
+    example: 'https://example.org/mode',
+    meaning: 'Name of the claim that holds the mode.',
+    parse: (value) => value ?? 'mode',
+  }),
+  channelsClaim: variable({
+    name: 'PGWS_JWT_CHANNELS_CLAIM',
+    default: 'channels',
+    sample: 'channels',
+    example: 'https://example.org/channels',
+    meaning: 'Name of the claim that holds the list of channels.',
+    parse: (value) => value ?? 'channels',
+  }),
+  forwardClaims: variable({
+    name: 'PGWS_FORWARD_CLAIMS',
+    default: 'unset: all',
+    example: 'sub,name',
+    meaning:
+      "Comma-separated claims that go into envelopes. Every reader of a channel sees its writers' claims, and they count against NOTIFY's 8000 bytes.",
+    parse: list,
+  }),
+  metaEvents: variable({
+    name: 'PGWS_META_EVENTS',
+    default: 'ConnectionOpen',
+    sample: 'all',
+    example: 'ConnectionOpen,ConnectionClose',
+    meaning: 'Comma-separated events that go to the meta channel: ConnectionOpen, ConnectionClose, ListenerRestored, or all.',
+    parse: events,
+  }),
+  allowedOrigins: variable({
+    name: 'PGWS_ALLOWED_ORIGINS',
+    default: 'unset: any',
+    example: 'https://example.org,https://www.example.org',
+    meaning:
+      'Comma-separated origins from which a browser may open a connection; 403 for others. A client that sends no Origin is no browser.',
+    parse: list,
+  }),
+  maxConnections: variable({
+    name: 'PGWS_MAX_CONNECTIONS',
+    default: 'unset',
+    example: '10000',
+    meaning: 'Further upgrades get 503 and Retry-After.',
+    parse: whole(Number.POSITIVE_INFINITY, 1, LONGEST),
+  }),
+  maxMessagesPerSecond: variable({
+    name: 'PGWS_MAX_MESSAGES_PER_SECOND',
+    default: 'unset',
+    example: '100',
+    meaning: 'Messages that one connection may send within a second; above them it is closed with 1008.',
+    parse: whole(Number.POSITIVE_INFINITY, 1, LONGEST),
+  }),
+  sendBufferBytes: variable({
+    name: 'PGWS_SEND_BUFFER_BYTES',
+    default: '1048576',
+    sample: '1048576',
+    example: '1048576',
+    meaning: 'Bytes that may wait for one slow client. Above them it is dropped and sees 1006, so that it never sees a gap.',
+    parse: whole(1_048_576, 16_384, LONGEST),
+  }),
+  shutdownTimeout: variable({
+    name: 'PGWS_SHUTDOWN_TIMEOUT',
+    default: '5000',
+    sample: '5000',
+    example: '5000',
+    meaning:
+      'Milliseconds to drain on SIGTERM or SIGINT: accepted messages go to the database, clients are closed with 1001, exit 0. With messages left that the database did not take: exit 1, and their number in the log.',
+    parse: whole(5000, 0, LONGEST),
+  }),
+  reusePort: variable({
+    name: 'PGWS_REUSE_PORT',
+    default: 'False',
+    sample: 'False',
+    example: 'True',
+    meaning: 'Several processes share the port, one for each core: the system spreads connections over them.',
+    parse: boolean,
+  }),
+  logLevel: variable({
+    name: 'PGWS_LOG_LEVEL',
+    default: 'info',
+    sample: 'info',
+    example: 'warning',
+    meaning: 'What goes to standard error: error, warning, info or debug, each with those before it.',
+    parse: oneOf(['info', 'error', 'warning', 'debug'] as const),
+  }),
+  logFormat: variable({
+    name: 'PGWS_LOG_FORMAT',
+    default: 'text',
+    sample: 'text',
+    example: 'json',
+    meaning: 'text or json, one line an event.',
+    parse: oneOf(['text', 'json'] as const),
+  }),
+} as const
