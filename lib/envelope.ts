@@ -24,9 +24,10 @@ const STAMP_CLAIM = 'message_delivered_at'
  * What an envelope begins with: the claims as they stand in the token, up to the time stamp.
  *
  * @param claims a JSON object; a claim of its own that has the stamp's name gives way to the stamp.
+ * @param only the claims to forward; undefined forwards all.
  */
-export function envelopeHead(claims: string): string {
-  const forwarded = [...members(claims)].filter(([name]) => name !== STAMP_CLAIM)
+export function envelopeHead(claims: string, only?: readonly string[]): string {
+  const forwarded = [...members(claims)].filter(([name]) => name !== STAMP_CLAIM && (only?.includes(name) ?? true))
   const texts = forwarded.map(([name, value]) => `${JSON.stringify(name)}:${value},`)
   return `{"claims":{${texts.join('')}"${STAMP_CLAIM}":`
 }

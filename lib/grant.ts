@@ -22,6 +22,18 @@ export interface Grant {
   readonly expiresAt: number
 }
 
+/** What a server asks of tokens beyond their signature. */
+export interface Policy {
+  /** Required `aud`; undefined checks none. */
+  readonly audience?: string | undefined
+  /** Required `iss`; undefined checks none. */
+  readonly issuer?: string | undefined
+  readonly modeClaim: string
+  readonly channelsClaim: string
+}
+
+export const defaultPolicy: Policy = { modeClaim: 'mode', channelsClaim: 'channels' }
+
 /** Clocks of issuer and server may differ by this many seconds before `nbf` and `iat` refuse a token. */
 const LEEWAY_SECONDS = 30
 
@@ -33,7 +45,7 @@ const LEEWAY_SECONDS = 30
  * @returns the grant; a 401 refusal where the token's time is not now (RFC 7519 section 4.1.4 to 4.1.6), a 403 one where the
  *   token is good but does not allow what was asked.
  */
-export function grant(claims: Claims, asked: string | undefined, now: number): Grant | Refusal {
+export function grant(claims: Claims, asked: string | undefined, now: number, policy: Policy = defaultPolicy): Grant | Refusal {
   const claim = (name: string): unknown => (Object.hasOwn(claims.values, name) ? claims.values[name] : undefined)
 
   for (const name of ['exp', 'nbf', 'iat']) {
@@ -46,11 +58,15 @@ export function grant(claims: Claims, asked: string | undefined, now: number): G
   if (time('nbf', 0) > seconds + LEEWAY_SECONDS) return refuse('TOKEN_NOT_YET_VALID')
   if (time('iat', 0) > seconds + LEEWAY_SECONDS) return refuse('TOKEN_NOT_YET_VALID')
 
-  const mode = claim('mode')
+  const { audience, issuer, modeClaim, channelsClaim } = policy
+  if (audience !== undefined && ![claim('aud')].flat().includes(audience)) return refuse('AUDIENCE_WRONG')
+  if (issuer !== undefined && claim('iss') !== issuer) return refuse('ISSUER_WRONG')
+
+  const mode = claim(modeClaim)
   if (mode === undefined) return refuse('MODE_MISSING')
   if (mode !== 'r' && mode !== 'w' && mode !== 'rw') return refuse('MODE_UNKNOWN')
 
-  const channels = allowedChannels(claim('channel'), claim('channels'), asked)
+  const channels = allowedChannels(claim('channel'), claim(channelsClaim), asked)
   if (channels.length === 0) return refuse('CHANNEL_NOT_ALLOWED')
 
   return {

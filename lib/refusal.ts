@@ -8,11 +8,16 @@ export const refusals = {
   TOKEN_MISSING: { status: 401, reason: 'Missing token' },
   TOKEN_MALFORMED: { status: 401, reason: 'Malformed token' },
   TOKEN_NOT_VERIFIED: { status: 401, reason: 'Token not verified' },
+  KEY_UNKNOWN: { status: 401, reason: 'Token not verified' },
+  KEYS_UNAVAILABLE: { status: 503, reason: 'The keys that verify tokens are not available' },
   TOKEN_EXPIRED: { status: 401, reason: 'Token expired' },
   TOKEN_NOT_YET_VALID: { status: 401, reason: 'Token not yet valid' },
+  AUDIENCE_WRONG: { status: 401, reason: 'Token for another audience' },
+  ISSUER_WRONG: { status: 401, reason: 'Token of another issuer' },
   MODE_MISSING: { status: 403, reason: 'Missing mode' },
   MODE_UNKNOWN: { status: 403, reason: 'Unknown mode: r, w and rw are known' },
   CHANNEL_NOT_ALLOWED: { status: 403, reason: 'No allowed channels' },
+  ORIGIN_NOT_ALLOWED: { status: 403, reason: 'Origin not allowed' },
   PATH_FORBIDDEN: { status: 403, reason: 'Forbidden' },
   PATH_NOT_FOUND: { status: 404, reason: 'Not found' },
   METHOD_NOT_ALLOWED: { status: 405, reason: 'Method not allowed' },
@@ -20,6 +25,7 @@ export const refusals = {
   PROTOCOL_MISSING: { status: 400, reason: 'Offer the subprotocol pgws beside the token' },
   NOT_READY: { status: 503, reason: 'Not listening to the database yet' },
   SHUTTING_DOWN: { status: 503, reason: 'Shutting down' },
+  TOO_MANY_CONNECTIONS: { status: 503, reason: 'Too many connections' },
   INTERNAL: { status: 500, reason: 'Internal error' },
 } as const
 
@@ -29,6 +35,7 @@ export type RefusalCode = keyof typeof refusals
 export const closures = {
   SHUTDOWN: { code: 1001, reason: 'Server is shutting down: connect again' },
   NOT_TEXT: { code: 1007, reason: 'Messages are UTF-8 text without NUL' },
+  TOO_FAST: { code: 1008, reason: 'Too many messages a second: PGWS_MAX_MESSAGES_PER_SECOND is the limit' },
   TOO_LARGE: { code: 1009, reason: 'Too large for NOTIFY: the envelope must stay below 8000 bytes' },
   REFUSED_BY_DATABASE: { code: 1011, reason: 'The database refused the message' },
   BUFFER_FULL: { code: 1013, reason: 'The buffer for the database is full: try again later' },

@@ -5,7 +5,7 @@
  * Bun answers 400 to a client whose first frames arrive while its upgrade waits: those frames count, so the answer cannot wait.
  */
 import { constants, createHmac, createPublicKey, createSecretKey, type KeyObject, timingSafeEqual, verify } from 'node:crypto'
-import { base64url, decodeProtectedHeader } from 'jose'
+import { base64url, createRemoteJWKSet, decodeProtectedHeader } from 'jose'
 import type { Claims } from './grant.ts'
 import { type Refusal, refuse } from './refusal.ts'
 
@@ -115,6 +115,24 @@ function readKeySet(documents: readonly unknown[]): Key[] {
   return keys
 }
 
+/** Milliseconds for a key server's answer. */
+const KEY_SERVER_TIMEOUT = 5000
+
+/**
+ * Reads the key set at a URL, each time it is called.
+ *
+ * @returns its public keys: a symmetric one that anybody can fetch would let anybody sign.
+ * @throws what the key server or the way to it answered.
+ */
+export function createKeyReader(url: URL): () => Promise<Key[]> {
+  const set = createRemoteJWKSet(url, { timeoutDuration: KEY_SERVER_TIMEOUT, cooldownDuration: 0 })
+  return async () => {
+    await set.reload()
+    const documents = set.jwks()?.keys ?? []
+    return readKeySet(documents.filter(({ kty }) => kty !== 'oct'))
+  }
+}
+
 function readKey(document: unknown): Key {
   const jwk = typeof document === 'object' && document !== null ? (document as Record<string, unknown>) : {}
   const text = (name: string): string | undefined => (typeof jwk[name] === 'string' ? jwk[name] : undefined)
@@ -153,6 +171,8 @@ function importKey({ kty, crv, x, y, n, e, k }: Record<string, unknown>): KeyObj
  * Checks a token's signature and returns its claims; what they say about time and channels is for the grant to judge.
  *
  * Of several keys, those with the token's `kid` are tried; where none has it, every key that fits the algorithm.
+ *
+ * @returns the claims; KEY_UNKNOWN where no key verified it and another one might, since none has its `kid` or fits it.
  */
 export function verifyToken(token: string, keys: readonly Key[]): Claims | Refusal {
   const [header, payload, signature, ...more] = token.split('.')
@@ -164,11 +184,13 @@ export function verifyToken(token: string, keys: readonly Key[]): Claims | Refus
     const named = keys.filter(({ id }) => kid !== undefined && id === kid)
     const signed = Buffer.from(`${header}.${payload}`)
     const signatureBytes = base64url.decode(signature)
+    let hasKey = named.length > 0
     for (const key of named.length > 0 ? named : keys) {
       const algorithm = key.algorithms.find(({ name }) => name === alg)
       if (algorithm?.check(key.object, signed, signatureBytes)) return readClaims(payload)
+      hasKey ||= kid === undefined && algorithm !== undefined
     }
-    return refuse('TOKEN_NOT_VERIFIED')
+    return refuse(hasKey ? 'TOKEN_NOT_VERIFIED' : 'KEY_UNKNOWN')
   } catch {
     // Whatever a decoder or a key refuses to read was no token of ours; its message could quote the token.
     return refuse('TOKEN_MALFORMED')

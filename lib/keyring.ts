@@ -1,0 +1,92 @@
+/** Owns which keys verify tokens now: those of the configuration, and those of the key set at a URL, fetched again as they change. */
+import type { Claims } from './grant.ts'
+import type { Log } from './log.ts'
+import { isRefusal, type Refusal, refuse } from './refusal.ts'
+import { type Key, verifyToken } from './token.ts'
+
+export interface Keyring {
+  /** At once where the keys at hand can tell; a promise where the key set is fetched first. */
+  verify(token: string): Claims | Refusal | Promise<Claims | Refusal>
+  /** Takes other keys from the configuration, and fetches the key set again. */
+  replace(keys: readonly Key[]): void
+  stop(): void
+}
+
+export interface KeyringOptions {
+  readonly keys: readonly Key[]
+  /** Reads the key set; undefined where there is none. */
+  readonly read: (() => Promise<readonly Key[]>) | undefined
+  readonly log: Log
+}
+
+/** Milliseconds after which a key set that was fetched is fetched again, so that a key taken out of it verifies no more. */
+const FRESH = 600_000
+
+/** Milliseconds between two fetches for unknown keys, so that forged tokens cannot flood the key server. */
+const COOL_DOWN = 30_000
+
+/** The longest wait, in milliseconds, before a key server that failed is asked again. */
+const LONGEST_RETRY = 60_000
+
+export function createKeyring({ keys, read, log }: KeyringOptions): Keyring {
+  let configured = keys
+  let fetched: readonly Key[] | undefined
+  let fetching: Promise<void> | undefined
+  let fetchedAt = Number.NEGATIVE_INFINITY
+  let failures = 0
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let isStopped = false
+
+  async function fetchKeys(reader: () => Promise<readonly Key[]>): Promise<void> {
+    clearTimeout(timer)
+    fetchedAt = performance.now()
+    try {
+      fetched = await reader()
+      failures = 0
+      log.info('keys fetched', { keys: fetched.length })
+    } catch (error) {
+      failures++
+      log.error('cannot fetch the keys', {
+        reason: error instanceof Error ? error.message : String(error),
+        kept: fetched?.length ?? 0,
+      })
+    }
+    fetching = undefined
+    const next = failures === 0 ? FRESH : Math.min(1000 * 2 ** (failures - 1), LONGEST_RETRY)
+    if (!isStopped) timer = setTimeout(() => void refresh(), next)
+  }
+
+  function refresh(): Promise<void> {
+    if (read) fetching ??= fetchKeys(read)
+    return fetching ?? Promise.resolve()
+  }
+
+  const check = (token: string): Claims | Refusal => verifyToken(token, fetched ? [...configured, ...fetched] : configured)
+
+  async function checkAfterRefresh(token: string): Promise<Claims | Refusal> {
+    await refresh()
+    const result = check(token)
+    return isRefusal(result) && fetched === undefined ? refuse('KEYS_UNAVAILABLE') : result
+  }
+
+  void refresh()
+  return {
+    verify(token) {
+      const result = check(token)
+      if (!read || !isRefusal(result)) return result
+      // Before the first set has come, no refusal but a malformed token's is certain.
+      if (fetched === undefined && result.refused !== 'TOKEN_MALFORMED')
+        return fetching !== undefined ? checkAfterRefresh(token) : refuse('KEYS_UNAVAILABLE')
+      if (result.refused !== 'KEY_UNKNOWN') return result
+      return fetching !== undefined || performance.now() - fetchedAt > COOL_DOWN ? checkAfterRefresh(token) : result
+    },
+    replace(replacement) {
+      configured = replacement
+      void refresh()
+    },
+    stop() {
+      isStopped = true
+      clearTimeout(timer)
+    },
+  }
+}
