@@ -2,11 +2,12 @@
  * Owns connections to PostgreSQL: where a connection string leads, one session at a time. A session that ends is not revived
  * here, for whoever uses it must know that it was away.
  */
-import { lookup } from 'node:dns/promises'
-import { connect as connectSocket, isIP, type Socket } from 'node:net'
-import { connect as connectTls, type TLSSocket } from 'node:tls'
+import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import type { Conninfo, Host } from './conninfo.ts'
+import { DatabaseError, openSocket, shuffled } from './socket.ts'
+
+export { DatabaseError }
 
 /** A session with one server. */
 export interface Connection {
@@ -23,6 +24,7 @@ export interface Connection {
 export interface ListeningConnection extends Connection {
   /** Hands each notification of a channel to `notified`, all that came in one read within one tick. @throws DatabaseError */
   listen(channel: string, notified: Notified): Promise<void>
+  unlisten(channel: string): Promise<void>
 }
 
 export type Row = Readonly<Record<string, unknown>>
@@ -45,24 +47,12 @@ export interface Database {
   connectListening(channel: string, notified: Notified): Promise<ListeningConnection>
 }
 
-/** What PostgreSQL or the way to it answered. Its message is fit for a log: no statement, no parameter, no password. */
-export class DatabaseError extends Error {
-  /**
-   * @param code SQLSTATE (manual, "PostgreSQL Error Codes"), the system's code, or postgres.js's own.
-   * @param answered whether PostgreSQL answered at all.
-   */
-  constructor(
-    message: string,
-    readonly code: string,
-    readonly answered: boolean,
-  ) {
-    super(message)
+/** @param read where and how to connect, asked for each session anew. */
+export function createDatabase(read: () => Conninfo): Database {
+  const connect = (channel?: string, notified?: Notified): Promise<ListeningConnection> => {
+    const conninfo = read()
+    return firstOf(conninfo, (host, encrypted, target) => open(conninfo, host, encrypted, target, channel, notified))
   }
-}
-
-export function createDatabase(conninfo: Conninfo): Database {
-  const connect = (channel?: string, notified?: Notified): Promise<ListeningConnection> =>
-    firstOf(conninfo, (host, encrypted, target) => open(conninfo, host, encrypted, target, channel, notified))
   return { connect: () => connect(), connectListening: connect }
 }
 
@@ -93,13 +83,6 @@ function encryptions({ tls }: Conninfo, host: Host): readonly boolean[] {
   if (tls.mode === 'allow') return [false, true]
   if (tls.mode === 'prefer') return [true, false]
   return [true]
-}
-
-function shuffled<T>(items: readonly T[]): readonly T[] {
-  return items
-    .map((item) => ({ item, order: Math.random() }))
-    .sort((one, other) => one.order - other.order)
-    .map(({ item }) => item)
 }
 
 async function open(
@@ -179,9 +162,10 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket): Omit<Lis
     } as object),
   })
   // sql.listen() speaks over an instance of its own, made from the same options when it is first called.
-  const listen = sql.listen as typeof sql.listen & { sql?: typeof sql; channels?: object }
+  const listen = sql.listen as typeof sql.listen & { sql?: typeof sql; channels?: Record<string, unknown> }
   // The library looks names up in a plain object, where "constructor" has a value before anyone listens.
-  listen.channels = Object.create(null)
+  const channels: Record<string, unknown> = Object.create(null)
+  listen.channels = channels
 
   // A statement that is begun between a socket's error and its close would never be answered.
   const waiting = new Set<(error: Error) => void>()
@@ -207,6 +191,12 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket): Omit<Lis
       untilClosed(async () => {
         await sql.listen(channel, notified)
       }),
+    unlisten: (channel) =>
+      untilClosed(async () => {
+        // The library's own unlisten can be had only once LISTEN was answered; sent behind it, in its order, this one need not wait.
+        delete channels[channel]
+        await (listen.sql ?? sql).unsafe(`unlisten "${channel.replaceAll('"', '""')}"`)
+      }),
     close: () => {
       socket.destroy()
     },
@@ -214,79 +204,6 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket): Omit<Lis
 }
 
 const sessionEnded = (): DatabaseError => new DatabaseError('the session has ended', 'CONNECTION_CLOSED', false)
-
-/** Connects to the first address of a host that answers, and turns to TLS where that is wanted and to be had. */
-async function openSocket(conninfo: Conninfo, host: Host, encrypted: boolean): Promise<Socket> {
-  const addresses =
-    host.isSocket || isIP(host.address)
-      ? [host.address]
-      : (await lookup(host.address, { all: true })).map(({ address }) => address)
-  let last: unknown
-  for (const address of conninfo.shuffle ? shuffled(addresses) : addresses) {
-    const socket = host.isSocket ? connectSocket(address) : connectSocket(host.port, address)
-    try {
-      await settled(socket, 'connect', conninfo.connectTimeout)
-      if (!host.isSocket) socket.setNoDelay(true)
-      if (!host.isSocket && conninfo.keepalive > 0) socket.setKeepAlive(true, conninfo.keepalive * 1000)
-      return encrypted ? await secure(socket, conninfo, host) : socket
-    } catch (error) {
-      socket.destroy()
-      last = error
-    }
-  }
-  throw last
-}
-
-/** Code of the SSLRequest message (manual, "Message Formats"). */
-const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
-
-/** Asks for TLS. With sslmode=prefer a server that has none is spoken to as it is. */
-async function secure(socket: Socket, conninfo: Conninfo, host: Host): Promise<Socket> {
-  const { mode, ca, cert, key } = conninfo.tls
-  socket.write(SSL_REQUEST)
-  const answer = await settled<Buffer>(socket, 'data', conninfo.connectTimeout)
-  // More than the one byte could only be text that somebody in between wants taken for the server's (CVE-2021-23222).
-  if (answer.length !== 1) throw new DatabaseError('sent text before TLS was set up', 'TLS', true)
-  if (answer.toString() !== 'S') {
-    if (mode === 'prefer') return socket
-    throw new DatabaseError(`has no TLS, but sslmode=${mode} wants it`, 'TLS', true)
-  }
-  const encryptedSocket: TLSSocket = connectTls({
-    socket,
-    host: host.name,
-    ...(isIP(host.name) ? {} : { servername: host.name }),
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined || key === undefined ? {} : { cert, key }),
-    rejectUnauthorized: mode.startsWith('verify'),
-    ...(mode === 'verify-full' ? {} : { checkServerIdentity: () => undefined }),
-  })
-  try {
-    await settled(encryptedSocket, 'secureConnect', conninfo.connectTimeout)
-    return encryptedSocket
-  } catch (error) {
-    encryptedSocket.destroy()
-    throw error
-  }
-}
-
-/** Waits for one event of a socket. @throws the socket's error, or DatabaseError when it closes or the time passes first. */
-function settled<T>(socket: Socket, event: string, timeout: number): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const done = (act: () => void) => () => {
-      clearTimeout(timer)
-      socket.off(event, arrived).off('error', failed).off('close', ended)
-      act()
-    }
-    const ended = done(() => reject(new DatabaseError('closed the connection', 'CONNECTION_CLOSED', false)))
-    const arrived = (value: T): void => done(() => resolve(value))()
-    const failed = (error: Error): void => done(() => reject(error))()
-    const timer = setTimeout(
-      done(() => reject(new DatabaseError(`did not answer within ${timeout} ms`, 'CONNECT_TIMEOUT', false))),
-      timeout,
-    )
-    socket.once(event, arrived).once('error', failed).once('close', ended)
-  })
-}
 
 function describe(error: unknown, host: Host): DatabaseError {
   if (error instanceof DatabaseError && error.message.startsWith(place(host))) return error

@@ -10,6 +10,7 @@ import { createBackoff } from './backoff.ts'
 import type { Database, ListeningConnection } from './database.ts'
 import type { Log } from './log.ts'
 import type { Notifier } from './notifier.ts'
+import { createProof } from './proof.ts'
 
 export interface Listener {
   /** Whether notifications arrive, as far as is known. */
@@ -20,6 +21,13 @@ export interface Listener {
    * @returns once the first LISTEN stands. @throws what the last attempt met.
    */
   start(attempts: number): Promise<void>
+  /** Whether the last check's notification came back. */
+  readonly isProven: boolean
+  /** `pg_notification_queue_usage()` at the last check, from 0 to 1. */
+  readonly queueUsage: number
+  /** Listens to another channel beside the first, on the same session and on those after it. Resolves when that stands, or is left to healing. */
+  listen(channel: string): Promise<void>
+  unlisten(channel: string): void
   stop(): void
 }
 
@@ -31,7 +39,7 @@ export interface ListenerOptions {
   readonly checkInterval: number
   readonly log: Log
   /** Receives every notification, all that came in one read within one tick. */
-  readonly notified: (notification: string) => void
+  readonly notified: (channel: string, notification: string) => void
   /** The session broke. Healing follows unless this says false. */
   readonly lost: (cause: string) => boolean
   /** LISTEN stands again after notifications between two times (milliseconds of UNIX time) may have been missed. */
@@ -39,16 +47,6 @@ export interface ListenerOptions {
 }
 
 type State = 'stopped' | 'connecting' | 'listening' | 'waiting'
-
-/** What a check has seen so far. */
-interface Seen {
-  isBack: boolean
-  probe: 'waiting' | 'taken' | 'failed'
-  answer: { readonly isReplica: boolean; readonly listens: boolean } | undefined
-}
-
-/** Asked on the LISTEN session itself. */
-const LOOK = 'select pg_is_in_recovery() as replica, exists (select from pg_listening_channels() as c where c = $1) as listens'
 
 /** Milliseconds between checks where no interval is set. */
 const CHECK_EVERY = 10_000
@@ -64,16 +62,17 @@ const START_WAIT_LONGEST = 32_000
 export function createListener(options: ListenerOptions): Listener {
   const { database, notifier, channel, log } = options
   const period = options.checkInterval > 0 ? Math.max(options.checkInterval / 2, SHORTEST_CHECK) : CHECK_EVERY
-  // A channel of its own, so that nobody who listens beside this server hears the checks.
-  const checkChannel = `pgws-check-${crypto.randomUUID()}`
+  const proof = createProof(notifier, log)
 
   let state: State = 'stopped'
   let connection: ListeningConnection | undefined
   let timer: ReturnType<typeof setTimeout> | undefined
   let endWait = (): void => undefined
   let lastArrival = 0
-  let checks = 0
-  let arrived: (payload: string) => void = () => undefined
+  let isProven = false
+  const others = new Set<string>()
+  /** The channels of the present session. */
+  const standing = new Map<string, Promise<void>>()
   const backoff = createBackoff()
 
   const is = (wanted: State): boolean => state === wanted
@@ -83,14 +82,19 @@ export function createListener(options: ListenerOptions): Listener {
     clearTimeout(timer)
     if (next === 'listening') timer = setTimeout(() => void check(), period)
     if (next === 'stopped' || next === 'waiting') {
+      isProven = false
       connection?.close()
       connection = undefined
+      standing.clear()
     }
   }
 
   async function connect(): Promise<void> {
     enter('connecting')
-    const session = await database.connectListening(checkChannel, (payload) => arrived(payload))
+    const session = await database.connectListening(proof.channel, (payload) => {
+      lastArrival = Date.now()
+      proof.arrived(payload)
+    })
     if (!is('connecting')) return session.close()
     connection = session
     void session.closed.then(() => {
@@ -99,14 +103,17 @@ export function createListener(options: ListenerOptions): Listener {
     try {
       // The tail of the notification queue may lie far behind after a long idle spell; asking for its usage moves it.
       await session.query('select pg_notification_queue_usage()')
-      await session.listen(channel, (notification) => {
-        lastArrival = Date.now()
-        options.notified(notification)
-      })
-      const fault = await roundTrip(session, Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)))
-      if (fault) throw new Error(fault)
+      await Promise.all([channel, ...others].map((name) => listenOn(session, name)))
+      const { isBack, fault } = await proof.run(
+        session,
+        Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)),
+        () => lastArrival,
+      )
+      if (!isBack) throw new Error(fault ?? 'no notification could be sent to prove that LISTEN works')
+      isProven = true
     } catch (error) {
       session.close()
+      standing.clear()
       throw error
     }
     if (!is('connecting')) return
@@ -116,68 +123,27 @@ export function createListener(options: ListenerOptions): Listener {
     log.info('listening', { channel, server: place, version, tls: encrypted })
   }
 
+  /** Listens once to each channel of the present session, however many ask for it. */
+  function listenOn(session: ListeningConnection, name: string): Promise<void> {
+    const listening =
+      standing.get(name) ??
+      session.listen(name, (notification) => {
+        lastArrival = Date.now()
+        options.notified(name, notification)
+      })
+    standing.set(name, listening)
+    return listening
+  }
+
   async function check(): Promise<void> {
     const session = connection
     if (!session) return
     const started = Date.now()
-    const fault = await roundTrip(session, period)
+    const { isBack, fault } = await proof.run(session, period, () => lastArrival)
     if (connection !== session || !is('listening')) return
-    if (fault) return lose(fault)
+    isProven = isBack
+    if (fault !== undefined) return lose(fault)
     timer = setTimeout(() => void check(), Math.max(0, started + period - Date.now()))
-  }
-
-  /**
-   * Sends a notification by the notifier and awaits it on the LISTEN session, with a query on that session beside it.
-   *
-   * @returns undefined when the listener works, else what is wrong.
-   */
-  async function roundTrip(session: ListeningConnection, deadline: number): Promise<string | undefined> {
-    const payload = String(++checks)
-    const started = Date.now()
-    const seen: Seen = { isBack: false, probe: 'waiting', answer: undefined }
-    const { promise: back, resolve } = Promise.withResolvers<void>()
-    arrived = (received) => {
-      lastArrival = Date.now()
-      seen.isBack ||= received === payload
-      if (seen.isBack) resolve()
-    }
-    const probed = notifier.probe(checkChannel, payload).then(
-      () => {
-        seen.probe = 'taken'
-        return back
-      },
-      (error: Error) => {
-        seen.probe = 'failed'
-        log.warning('the check could not be sent', { reason: error.message })
-      },
-    )
-    const asked = session.query(LOOK, [checkChannel]).then(
-      ([row]) => {
-        seen.answer = { isReplica: row?.replica === true, listens: row?.listens === true }
-      },
-      () => undefined, // The session has ended; that it gave no answer is judged below.
-    )
-    for (;;) {
-      const from = Date.now()
-      await within(deadline, Promise.race([back, Promise.all([probed, asked])]))
-      if (seen.isBack) return undefined
-      // Neither a process that was stopped nor one that works through a flood of notifications is a broken listener.
-      const wasPaused = Date.now() - from > deadline * 1.5 + 1000
-      if (connection !== session || seen.probe === 'failed' || !(wasPaused || lastArrival > from)) break
-    }
-    // The sending side may be dead without a word: it is set up anew, and the next check tells.
-    if (seen.probe === 'waiting') notifier.reconnect()
-    return judge(seen, Date.now() - started)
-  }
-
-  function judge({ probe, answer }: Seen, waited: number): string | undefined {
-    if (!answer) return `the LISTEN session gave no answer within ${waited} ms: its connection is half open or its host is gone`
-    if (answer.isReplica) return 'the server is a replica, which takes no notifications: connect to the primary'
-    if (!answer.listens)
-      return 'the LISTEN was swallowed, as a pooler in transaction mode does: connect to PostgreSQL itself, or to a pooler in session mode'
-    if (probe === 'taken')
-      return `a notification that the database took did not come back within ${waited} ms: a pooler in transaction mode may hold it, connect to PostgreSQL itself`
-    return state === 'connecting' ? 'no notification could be sent to prove that LISTEN works' : undefined
   }
 
   function lose(cause: string): void {
@@ -211,6 +177,27 @@ export function createListener(options: ListenerOptions): Listener {
     get isListening() {
       return is('listening')
     },
+    get isProven() {
+      return isProven
+    },
+    get queueUsage() {
+      return proof.queueUsage
+    },
+    async listen(name) {
+      others.add(name)
+      const session = connection
+      if (!session) return
+      await listenOn(session, name).catch((error) => {
+        // A session that ended is set up anew with all its channels.
+        if (connection === session) log.error('cannot listen to a channel', { channel: name, reason: messageOf(error) })
+      })
+    },
+    unlisten(name) {
+      if (!others.delete(name) || !standing.delete(name)) return
+      connection
+        ?.unlisten(name)
+        .catch((error) => log.debug('unlisten was not answered', { channel: name, reason: messageOf(error) }))
+    },
     async start(attempts) {
       for (let attempt = 1; ; attempt++) {
         try {
@@ -241,14 +228,3 @@ export function createListener(options: ListenerOptions): Listener {
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-/** Waits for a promise, but no longer than some milliseconds. Leaves no timer behind. */
-function within(limit: number, promise: Promise<unknown>): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, limit)
-    void promise.finally(() => {
-      clearTimeout(timer)
-      resolve()
-    })
-  })
-}
