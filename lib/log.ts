@@ -1,21 +1,41 @@
 /** Owns the log's lines: one an event, with a level and fields. Tokens, secrets and passwords are no fields. */
 
-export type Level = 'error' | 'warning' | 'info' | 'debug'
+export const levels = ['error', 'warning', 'info', 'debug'] as const
+
+export type Level = (typeof levels)[number]
 
 export type Fields = Readonly<Record<string, string | number | boolean>>
 
 /** `log.info('listening', { channel })` */
 export type Log = { readonly [level in Level]: (event: string, fields?: Fields) => void }
 
-/**
- * @param write takes a line, without its end.
- */
-export function createLog(write: (line: string) => void): Log {
-  const at =
-    (level: Level) =>
-    (event: string, fields: Fields = {}): void =>
-      write([`${level}: ${event}`, ...Object.entries(fields).map(([name, value]) => `${name}=${quoted(value)}`)].join(' '))
-  return { error: at('error'), warning: at('warning'), info: at('info'), debug: () => undefined }
+export interface LogOptions {
+  /** Events of this level and of those before it are written. Default `info`. */
+  readonly level?: Level
+  /** Default `text`. */
+  readonly format?: 'text' | 'json'
+  /** The present, as the line shows it; undefined leaves it out, where whoever reads the lines adds it. */
+  readonly time?: () => string | undefined
+  /** Takes a line, without its end. */
+  readonly write: (line: string) => void
+}
+
+export function createLog({ level = 'info', format = 'text', time = () => undefined, write }: LogOptions): Log {
+  const line = format === 'json' ? asJson : asText
+  const at = (own: Level): Log[Level] =>
+    levels.indexOf(own) > levels.indexOf(level)
+      ? () => undefined
+      : (event, fields = {}) => write(line(time(), own, event, fields))
+  return { error: at('error'), warning: at('warning'), info: at('info'), debug: at('debug') }
+}
+
+function asText(time: string | undefined, level: Level, event: string, fields: Fields): string {
+  const pairs = Object.entries(fields).map(([name, value]) => `${name}=${quoted(value)}`)
+  return [...(time === undefined ? [] : [time]), `${level}: ${event}`, ...pairs].join(' ')
+}
+
+function asJson(time: string | undefined, level: Level, event: string, fields: Fields): string {
+  return JSON.stringify({ ...(time === undefined ? {} : { time }), level, event, ...fields })
 }
 
 /** A value as one word: text with spaces, quotes or control characters stands as a JSON string. */

@@ -8,6 +8,7 @@ import { type Backoff, createBackoff } from './backoff.ts'
 import { type Connection, type Database, DatabaseError } from './database.ts'
 import { type Envelope, nextStamp, notificationOf } from './envelope.ts'
 import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
 
 export interface Notifier {
   /**
@@ -32,6 +33,8 @@ export interface Notifier {
 
 interface Message {
   readonly envelope: Envelope
+  /** By the clock that never goes back, in milliseconds. */
+  readonly acceptedAt: number
   readonly refused: () => void
 }
 
@@ -65,7 +68,7 @@ const SEND = `select count(pg_notify($1, notification)) from unnest(string_to_ar
  */
 const PASSING = /^(08|40|53|54|55|57|58|25006)/
 
-export function createNotifier(database: Database, channel: string, log: Log): Notifier {
+export function createNotifier(database: Database, channel: string, log: Log, metrics: Metrics): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
   /** Batches that were begun: what had no answer yet, or the halves of what was refused. The next one is the last. */
@@ -117,12 +120,19 @@ export function createNotifier(database: Database, channel: string, log: Log): N
       await (await connected()).query(SEND, [channel, batch.notifications.join(SEPARATOR)])
       begun.pop()
       returned()
+      record(batch)
     } catch (error) {
       const fault = asDatabaseError(error)
       if (!fault.answered || PASSING.test(fault.code)) return await failed(fault)
       begun.pop()
       refuse(batch, fault)
     }
+  }
+
+  function record({ messages }: Batch): void {
+    const now = performance.now()
+    metrics.batches.observe(messages.length)
+    for (const { acceptedAt } of messages) metrics.toCommit.observe((now - acceptedAt) / 1000)
   }
 
   function refuse({ messages, notifications }: Batch, fault: DatabaseError): void {
@@ -182,12 +192,20 @@ export function createNotifier(database: Database, channel: string, log: Log): N
     if (!isPumping && !isStopped) void pump()
   }
 
+  metrics.gauge('pgws_send_queue_messages', 'Accepted messages that wait for the database or its answer.', waiting)
+  metrics.gauge(
+    'pgws_send_queue_bytes',
+    'What the messages that wait for the database take of the buffer, in bytes.',
+    () => queuedBytes,
+  )
+
   return {
     send(messages, refused) {
       const bytes = messages.reduce((sum, message) => sum + cost(message), 0)
       if (isStopped || queuedBytes + bytes > QUEUE_BYTES) return false
       queuedBytes += bytes
-      for (const envelope of messages) queue.push({ envelope, refused })
+      const acceptedAt = performance.now()
+      for (const envelope of messages) queue.push({ envelope, acceptedAt, refused })
       wake()
       return true
     },
