@@ -1,28 +1,38 @@
-/** Owns the process: its configuration, its start, its signals and its exit code. */
+/** Owns the process: its flags, its configuration, its start, its signals and its exit code. */
 import { readFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
+import { check } from './lib/check.ts'
 import { type Config, parse } from './lib/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/env-file.ts'
 import { help } from './lib/help.ts'
 import { createLog } from './lib/log.ts'
-import { fileBody, serve } from './lib/runtime/bun.ts'
+import { runtime } from './lib/runtime/bun.ts'
 import { createServer } from './lib/server.ts'
+import { variables } from './lib/variables.ts'
 import { version } from './package.json'
-
-const log = createLog((line) => process.stderr.write(`${line}\n`))
 
 function fail(...lines: readonly string[]): never {
   process.stderr.write(`postgres-websockets: ${lines.join('\n  ')}\n`)
   process.exit(1)
 }
 
-function readFlags(): { 'env-file'?: string; help?: boolean; version?: boolean } {
-  const string = { type: 'string' } as const
-  const boolean = { type: 'boolean' } as const
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+interface Flags {
+  readonly 'env-file'?: string
+  readonly check?: boolean
+  readonly ready?: boolean
+  readonly help?: boolean
+  readonly version?: boolean
+}
+
+function readFlags(): Flags {
+  const flag = { type: 'boolean' } as const
+  const options = { 'env-file': { type: 'string' }, check: flag, ready: flag, help: flag, version: flag } as const
   try {
-    return parseArgs({ args: process.argv.slice(2), options: { 'env-file': string, help: boolean, version: boolean } }).values
+    return parseArgs({ args: process.argv.slice(2), options }).values
   } catch (error) {
     return fail(messageOf(error).replace(/\. To specify a positional.*/, '.'), 'postgres-websockets --help names every flag')
   }
@@ -39,14 +49,6 @@ function environment(file: string | undefined): NodeJS.ProcessEnv {
   }
 }
 
-function configure(env: NodeJS.ProcessEnv): Config {
-  const config = parse(env, readFileSync, osUser())
-  if ('faults' in config) return fail('the configuration is wrong:', ...config.faults)
-  // postgres.js takes what it is not told from PG* variables, some of which are not libpq's; libpq's have been read.
-  for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
-  return config
-}
-
 /** libpq's default for PostgreSQL's user. A container's user may have no name. */
 function osUser(): string {
   try {
@@ -56,12 +58,60 @@ function osUser(): string {
   }
 }
 
-async function run(config: Config): Promise<void> {
+/** Tries everything, says what it found with ✓ or ✗, and exits. */
+async function runCheck(env: NodeJS.ProcessEnv): Promise<void> {
+  const say = (isWell: boolean, text: string): unknown => process.stdout.write(`${isWell ? '✓' : '✗'} ${text}\n`)
+  const config = parse(env, readFileSync, osUser())
+  const faults = 'faults' in config ? config.faults : []
+  for (const { name } of Object.values(variables)) {
+    const fault = faults.find((line) => line.startsWith(`${name} `))
+    if (fault !== undefined || env[name]) say(fault === undefined, fault ?? name)
+  }
+  let isWell = faults.length === 0
+  if (!('faults' in config)) {
+    for await (const item of check(config, Date.now())) {
+      say(item.isWell, `${item.name}: ${item.found}`)
+      isWell &&= item.isWell
+    }
+  }
+  process.exit(isWell ? 0 : 1)
+}
+
+/** Asks the admin port of a server with the same configuration. */
+async function askReady(env: NodeJS.ProcessEnv): Promise<void> {
+  const port = env.PGWS_ADMIN_PORT
+  if (!port) return fail('--ready asks the admin port: set PGWS_ADMIN_PORT')
+  const host = env.PGWS_ADMIN_HOST || env.PGWS_HOST || '*4'
+  const address = host.startsWith('!6') ? '[::1]' : /^[*!]/.test(host) ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host
+  try {
+    const answer = await fetch(`http://${address}:${port}/ready`, { signal: AbortSignal.timeout(5000) })
+    process.stdout.write(await answer.text())
+    process.exit(answer.ok ? 0 : 1)
+  } catch (error) {
+    fail(`the admin port ${port} does not answer: ${messageOf(error)}`)
+  }
+}
+
+const usage = () => ({
+  residentBytes: process.memoryUsage.rss(),
+  cpuSeconds: (process.cpuUsage().user + process.cpuUsage().system) / 1e6,
+  startedAt: Date.now() / 1000 - process.uptime(),
+})
+
+async function run(config: Config, reread: () => ReturnType<typeof parse>): Promise<void> {
+  // journald adds the time itself.
+  const isTimed = config.logFormat === 'json' || process.env.JOURNAL_STREAM === undefined
+  const log = createLog({
+    level: config.logLevel,
+    format: config.logFormat,
+    time: () => (isTimed ? new Date().toISOString() : undefined),
+    write: (line) => process.stderr.write(`${line}\n`),
+  })
   const stop = async (code: 0 | 1): Promise<void> => {
     const lost = await server.stop()
     process.exit(lost > 0 ? 1 : code)
   }
-  const server = createServer({ config, serve, fileBody, log, version, lost: () => void stop(1) })
+  const server = createServer({ config, runtime, log, version, usage, lost: () => void stop(1) })
   let signals = 0
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -70,8 +120,19 @@ async function run(config: Config): Promise<void> {
       void stop(0)
     })
   }
+  process.on('SIGHUP', () => {
+    const next = reread()
+    if ('faults' in next) return log.error('configuration files not taken over', { faults: next.faults.join('; ') })
+    try {
+      server.reload(next)
+    } catch (error) {
+      log.error('certificate not taken over', { reason: messageOf(error) })
+      void stop(1)
+    }
+  })
   process.stdout.write(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.\n`)
   process.stdout.write(`Listening on port ${server.port}\n`)
+  if (server.adminPort !== undefined) log.info('admin port', { port: server.adminPort })
   try {
     await server.start()
   } catch (error) {
@@ -80,14 +141,24 @@ async function run(config: Config): Promise<void> {
   }
 }
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-function main(): void {
+async function main(): Promise<void> {
   const flags = readFlags()
   if (flags.help) return void process.stdout.write(help(version))
   if (flags.version) return void process.stdout.write(`postgres-websockets ${version}\n`)
-  const config = configure(environment(flags['env-file']))
-  run(config).catch((error) => fail(`cannot serve PGWS_HOST=${config.host} PGWS_PORT=${config.port}: ${messageOf(error)}`))
+  const env = environment(flags['env-file'])
+  // postgres.js takes what it is not told from PG* variables, some of which are not libpq's; libpq's are read from the copy.
+  for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
+  if (flags.ready) return askReady(env)
+  if (flags.check) return runCheck(env)
+  const read = (): ReturnType<typeof parse> => parse(env, readFileSync, osUser())
+  const config = read()
+  if ('faults' in config) return fail('the configuration is wrong:', ...config.faults)
+  try {
+    await run(config, read)
+  } catch (error) {
+    const admin = config.adminPort === undefined ? '' : `, PGWS_ADMIN_PORT=${config.adminPort}`
+    fail(`cannot serve PGWS_HOST=${config.host} PGWS_PORT=${config.port}${admin}: ${messageOf(error)}`)
+  }
 }
 
-main()
+main().catch((error) => fail(messageOf(error)))

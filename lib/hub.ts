@@ -1,29 +1,79 @@
 /** Owns which channels have readers here, and hands a notification to a channel's readers. */
 
 export interface Hub {
-  /** A reader joins the channel. */
-  join(channel: string): void
+  /**
+   * A reader joins a channel.
+   *
+   * @returns a promise where the database's channel of that name is to be listened to first; it settles when that stands.
+   */
+  join(channel: string): Promise<void> | undefined
   leave(channel: string): void
-  /** Hands a text to all readers of a channel as it is. */
-  deliver(channel: string, text: string): void
+  /** Hands a text to all readers of a channel as it is. @returns how many there are. */
+  deliver(channel: string, text: string): number
+  /** Bytes handed out on a channel since it has readers: what a reader may have waiting is at most what was added since. */
+  deliveredBytes(channel: string): number
+  /** Deliveries so far. */
+  readonly deliveries: number
 }
 
-/**
- * @param publish hands a text to every socket that is subscribed to the topic; a channel's topic is its name.
- */
-export function createHub(publish: (topic: string, text: string) => void): Hub {
-  const readers = new Map<string, number>()
+export interface HubOptions {
+  /** Hands a text to every socket that is subscribed to the topic; a channel's topic is its name. */
+  readonly publish: (topic: string, text: string) => void
+  /** Whether the database's channel of this name is received directly. */
+  readonly isDirect: (channel: string) => boolean
+  readonly listen: (channel: string) => Promise<void>
+  readonly unlisten: (channel: string) => void
+}
+
+interface Readers {
+  count: number
+  bytes: number
+  /** Settled when LISTEN stands. Undefined where it stands, or is not needed. */
+  listening: Promise<void> | undefined
+}
+
+export function createHub({ publish, isDirect, listen, unlisten }: HubOptions): Hub {
+  const channels = new Map<string, Readers>()
+  let deliveries = 0
   return {
+    get deliveries() {
+      return deliveries
+    },
     join(channel) {
-      readers.set(channel, (readers.get(channel) ?? 0) + 1)
+      const known = channels.get(channel)
+      if (known) {
+        known.count++
+        return known.listening
+      }
+      const readers: Readers = { count: 1, bytes: 0, listening: undefined }
+      channels.set(channel, readers)
+      if (isDirect(channel)) {
+        readers.listening = listen(channel).finally(() => {
+          readers.listening = undefined
+        })
+      }
+      return readers.listening
     },
     leave(channel) {
-      const left = (readers.get(channel) ?? 0) - 1
-      if (left > 0) readers.set(channel, left)
-      else readers.delete(channel)
+      const readers = channels.get(channel)
+      if (!readers || --readers.count > 0) return
+      channels.delete(channel)
+      if (isDirect(channel)) unlisten(channel)
     },
     deliver(channel, text) {
-      if (readers.has(channel)) publish(channel, text)
+      const readers = channels.get(channel)
+      if (!readers) return 0
+      deliveries++
+      readers.bytes += text.length
+      publish(channel, text)
+      return readers.count
     },
+    deliveredBytes: (channel) => channels.get(channel)?.bytes ?? 0,
   }
+}
+
+/** Whether a name matches one of the patterns, in which `*` stands for any text. */
+export function createMatcher(patterns: readonly string[]): (name: string) => boolean {
+  const expressions = patterns.map((pattern) => new RegExp(`^${pattern.split('*').map(RegExp.escape).join('[\\s\\S]*')}$`, 'u'))
+  return (name) => expressions.some((expression) => expression.test(name))
 }

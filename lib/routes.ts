@@ -2,19 +2,24 @@
 import { type Context, Hono } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { getMimeType } from 'hono/utils/mime'
-import { type Grant, grant } from './grant.ts'
+import { type Claims, grant, type Policy } from './grant.ts'
+import type { Keyring } from './keyring.ts'
 import type { Log } from './log.ts'
-import { isRefusal, type Refusal, type RefusalCode, refusals, refuse } from './refusal.ts'
+import type { Metrics } from './metrics.ts'
+import { isRefusal, type Refusal, type RefusalCode, refusals } from './refusal.ts'
 import type { FileBody, Upgrade } from './runtime/contract.ts'
 import type { Session, Sessions } from './session.ts'
 import { createStaticFiles } from './static.ts'
-import { type Key, verifyToken } from './token.ts'
 
 export interface RoutesOptions {
-  readonly keys: readonly Key[]
+  readonly keyring: Keyring
+  readonly policy: Policy
+  readonly allowedOrigins: readonly string[] | undefined
+  readonly maxConnections: number
   readonly rootPath: string | undefined
   readonly fileBody: FileBody
   readonly sessions: Sessions
+  readonly metrics: Metrics
   readonly log: Log
   /** `postgres-websockets/VERSION` */
   readonly product: string
@@ -28,7 +33,8 @@ interface Bindings {
 
 export type Routes = (request: Request, bindings: Bindings) => Response | Promise<Response>
 
-export function createRoutes({ keys, rootPath, fileBody, sessions, log, product, admission }: RoutesOptions): Routes {
+export function createRoutes(options: RoutesOptions): Routes {
+  const { keyring, policy, allowedOrigins, rootPath, fileBody, sessions, metrics, log, product, admission } = options
   const app = new Hono<{ Bindings: Bindings }>()
   const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType, fileBody)
 
@@ -44,29 +50,53 @@ export function createRoutes({ keys, rootPath, fileBody, sessions, log, product,
     return answer(context, 'INTERNAL')
   })
 
-  function upgrade(context: Context<{ Bindings: Bindings }>): Response {
-    const request = context.req.raw
+  /**
+   * Answers in the tick of the request wherever it can, for the runtime refuses a client that sends frames before its upgrade; what
+   * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
+   */
+  function upgrade(context: Context<{ Bindings: Bindings }>): Response | Promise<Response> {
+    const { headers, url } = context.req.raw
     const closed = admission()
     if (closed) return reject(context, closed)
-    const offer = readOffer(request.headers)
-    const allowed = admit(readPath(request.url), offer.token ?? bearerToken(request.headers))
-    if (isRefusal(allowed)) return reject(context, allowed.refused)
-    const headers = new Headers({ Server: product })
-    if (offer.selected !== undefined) headers.set('Sec-WebSocket-Protocol', offer.selected)
+    const origin = headers.get('Origin')
+    if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject(context, 'ORIGIN_NOT_ALLOWED')
+    const offer = readOffer(headers)
+    const { asked, token } = readAsked(readPath(url), offer.token ?? bearerToken(headers))
+    if (token === undefined) return reject(context, 'TOKEN_MISSING')
     // Bun would select the first offer itself, and so echo a token.
-    else if (offer.token !== undefined) return reject(context, 'PROTOCOL_MISSING')
-    if (!context.env.upgrade(request, sessions.create(allowed), headers)) return reject(context, 'HANDSHAKE_MALFORMED')
-    return context.body(null)
+    if (offer.token !== undefined && offer.selected === undefined) return reject(context, 'PROTOCOL_MISSING')
+    const verified = keyring.verify(token)
+    return verified instanceof Promise
+      ? verified.then((claims) => admit(context, claims, asked, offer.selected))
+      : admit(context, verified, asked, offer.selected)
   }
 
-  function admit(path: string, otherToken: string | undefined): Grant | Refusal {
-    const { asked, token } = readAsked(path, otherToken)
-    if (token === undefined) return refuse('TOKEN_MISSING')
-    const claims = verifyToken(token, keys)
-    return isRefusal(claims) ? claims : grant(claims, asked, Date.now())
+  function admit(
+    context: Context<{ Bindings: Bindings }>,
+    claims: Claims | Refusal,
+    asked: string | undefined,
+    protocol: string | undefined,
+  ): Response | Promise<Response> {
+    if (isRefusal(claims)) return reject(context, claims.refused)
+    const allowed = grant(claims, asked, Date.now(), policy)
+    if (isRefusal(allowed)) return reject(context, allowed.refused)
+    if (sessions.count >= options.maxConnections) return reject(context, 'TOO_MANY_CONNECTIONS')
+    const { session, ready } = sessions.create(allowed, protocol === 'pgws')
+    return ready !== undefined ? ready.then(() => accept(context, session, protocol)) : accept(context, session, protocol)
+  }
+
+  function accept(context: Context<{ Bindings: Bindings }>, session: Session, protocol: string | undefined): Response {
+    const headers = new Headers({ Server: product })
+    if (protocol !== undefined) headers.set('Sec-WebSocket-Protocol', protocol)
+    // It may have waited, and the server have begun to shut down meanwhile.
+    const closed = admission()
+    if (!closed && context.env.upgrade(context.req.raw, session, headers)) return context.body(null)
+    sessions.discard(session)
+    return reject(context, closed ?? 'HANDSHAKE_MALFORMED')
   }
 
   function reject(context: Context, code: RefusalCode): Response {
+    metrics.refused.add(1, code.toLowerCase())
     log.info('upgrade refused', { status: refusals[code].status, reason: refusals[code].reason })
     return answer(context, code)
   }

@@ -1,29 +1,41 @@
 /** Owns the composition: makes the parts, wires the two ways that data takes, starts and stops them in order. */
+import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createDatabase } from './database.ts'
 import { channelOf } from './envelope.ts'
-import { createHub } from './hub.ts'
+import { createHub, createMatcher } from './hub.ts'
+import { createKeyring } from './keyring.ts'
 import { createListener } from './listener.ts'
 import type { Log } from './log.ts'
+import { createMetaEvents } from './meta.ts'
+import { createMetrics } from './metrics.ts'
 import { createNotifier } from './notifier.ts'
+import { CHECK_PREFIX } from './proof.ts'
 import { createRoutes } from './routes.ts'
-import type { FileBody, RunningServer, Serve } from './runtime/contract.ts'
+import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { createSessions } from './session.ts'
+import { createKeyReader } from './token.ts'
+import { CHANNEL_BYTES } from './value.ts'
 
 export interface Server {
   readonly port: number
+  /** The admin port, where there is one. */
+  readonly adminPort: number | undefined
   /** Resolves once the first LISTEN stands. @throws what the last attempt to reach the database met. */
   start(): Promise<void>
+  /** Takes over what a configuration reads from files: keys, certificate, connection string. No client is dropped. */
+  reload(config: Config): void
   /** Drains and stops. @returns how many accepted messages did not reach the database; more calls await the same end. */
   stop(): Promise<number>
 }
 
 export interface ServerOptions {
   readonly config: Config
-  readonly serve: Serve
-  readonly fileBody: FileBody
+  readonly runtime: Runtime
   readonly log: Log
   readonly version: string
+  /** What the process uses: bytes of memory, seconds of CPU time, and its start in seconds of UNIX time. */
+  readonly usage: () => { readonly residentBytes: number; readonly cpuSeconds: number; readonly startedAt: number }
   /** The listener is lost and is not to be healed: the process is to stop. */
   readonly lost: () => void
   readonly pingEvery?: number
@@ -35,23 +47,32 @@ export interface ServerOptions {
  */
 const MESSAGE_BYTES = 256 * 1024
 
-/** What may wait for one slow reader, in bytes. */
-const SEND_BUFFER_BYTES = 1_048_576
-
 /** Milliseconds that clients get to answer their close frame. */
 const CLOSE_PATIENCE = 1000
 
-/** Binds the port at once; plain HTTP is served from then on. */
-export function createServer({ config, serve, fileBody, log, version, lost, pingEvery }: ServerOptions): Server {
-  const database = createDatabase(config.database)
-  const notifier = createNotifier(database, config.listenChannel, log)
-  const hub = createHub((topic, text) => running.publish(topic, text))
-  const sessions = createSessions({
-    hub,
-    notifier,
-    metaChannel: config.metaChannel,
-    log,
-    ...(pingEvery === undefined ? {} : { pingEvery }),
+/** Binds the ports at once; plain HTTP is served from then on. */
+export function createServer({ config, runtime, log, version, usage, lost, pingEvery }: ServerOptions): Server {
+  let { database: conninfo, tls } = config
+  let hasListened = false
+  let stopping: Promise<number> | undefined
+  const metrics = createMetrics()
+  const database = createDatabase(() => conninfo)
+  const keyring = createKeyring({ keys: config.keys, read: config.jwksUrl && createKeyReader(config.jwksUrl), log })
+  const notifier = createNotifier(database, config.listenChannel, log, metrics)
+  const meta = createMetaEvents({ channel: config.metaChannel, events: config.metaEvents, notifier, log })
+
+  const matches = createMatcher(config.databaseChannels ?? [])
+  const hub = createHub({
+    publish: (topic, text) => running.publish(topic, text),
+    isDirect: (channel) =>
+      channel !== config.listenChannel &&
+      !channel.startsWith(CHECK_PREFIX) &&
+      channel !== '' &&
+      !channel.includes('\0') &&
+      Buffer.byteLength(channel) <= CHANNEL_BYTES &&
+      matches(channel),
+    listen: (channel) => listener.listen(channel),
+    unlisten: (channel) => listener.unlisten(channel),
   })
   const listener = createListener({
     database,
@@ -59,36 +80,81 @@ export function createServer({ config, serve, fileBody, log, version, lost, ping
     channel: config.listenChannel,
     checkInterval: config.checkInterval,
     log,
-    notified: (notification) => hub.deliver(channelOf(notification) ?? config.listenChannel, notification),
+    notified: (channel, notification) => {
+      const arrived = performance.now()
+      const target = channel === config.listenChannel ? (channelOf(notification) ?? channel) : channel
+      const readers = hub.deliver(target, notification)
+      metrics.notifications.add()
+      metrics.delivered.add(readers)
+      metrics.deliveredBytes.add(readers * notification.length)
+      metrics.toSocket.observe((performance.now() - arrived) / 1000)
+    },
     lost: () => {
       if (stopping !== undefined) return false
       const isHealed = config.checkInterval > 0
       if (!isHealed) lost()
       return isHealed
     },
-    restored: (from, to) => log.info('listening again', { 'missed-from': from / 1000, 'missed-to': to / 1000 }),
+    restored: (from, to) => {
+      metrics.reconnections.add()
+      metrics.outage.add((to - from) / 1000)
+      log.info('listening again', { 'missed-from': from / 1000, 'missed-to': to / 1000 })
+      sessions.missed(from, to)
+      meta.restored(from, to)
+    },
   })
-  let hasListened = false
-  let stopping: Promise<number> | undefined
+  const sessions = createSessions({
+    hub,
+    notifier,
+    meta,
+    metrics,
+    log,
+    forwardClaims: config.forwardClaims,
+    maxMessagesPerSecond: config.maxMessagesPerSecond,
+    sendBufferBytes: config.sendBufferBytes,
+    ...(pingEvery === undefined ? {} : { pingEvery }),
+  })
   const routes = createRoutes({
-    keys: config.keys,
+    keyring,
+    policy: {
+      audience: config.jwtAudience,
+      issuer: config.jwtIssuer,
+      modeClaim: config.modeClaim,
+      channelsClaim: config.channelsClaim,
+    },
+    allowedOrigins: config.allowedOrigins,
+    maxConnections: config.maxConnections,
     rootPath: config.rootPath,
-    fileBody,
+    fileBody: runtime.fileBody,
     sessions,
+    metrics,
     log,
     product: `postgres-websockets/${version}`,
     admission: () => (stopping !== undefined ? 'SHUTTING_DOWN' : hasListened ? undefined : 'NOT_READY'),
   })
-  const running: RunningServer = serve(
-    { host: config.host, port: config.port, tls: config.tls, sendBufferBytes: SEND_BUFFER_BYTES, messageBytes: MESSAGE_BYTES },
-    {
-      request: (request, upgrade) => routes(request, { upgrade }),
-      open: sessions.open,
-      message: sessions.message,
-      pong: sessions.pong,
-      close: sessions.close,
-    },
+  const { host, port, adminPort, reusePort, sendBufferBytes } = config
+  const running: RunningServer = runtime.serve(
+    { host, port, tls, reusePort, sendBufferBytes, messageBytes: MESSAGE_BYTES },
+    { ...sessions, request: (request, upgrade) => routes(request, { upgrade }) },
   )
+  const isReady = (): boolean => stopping === undefined && listener.isProven
+  const admin =
+    adminPort === undefined
+      ? undefined
+      : runtime.serveHttp({ host: config.adminHost ?? host, port: adminPort }, createAdmin({ isReady, metrics }))
+
+  const { gauge } = metrics
+  gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
+  gauge('pgws_listener_up', 'Whether the last check of LISTEN succeeded.', () => Number(listener.isProven))
+  gauge(
+    'pgws_notification_queue_usage',
+    "Part of PostgreSQL's notification queue in use, from 0 to 1.",
+    () => listener.queueUsage,
+  )
+  gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')
+  gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', () => usage().residentBytes)
+  gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
+  gauge('process_start_time_seconds', 'Start of the process in seconds of UNIX time.', () => usage().startedAt)
 
   /** Accepted messages go first, then the clients; whoever keeps sending is closed at half time. */
   async function drain(): Promise<number> {
@@ -102,7 +168,9 @@ export function createServer({ config, serve, fileBody, log, version, lost, ping
     await orAfter(left(), notifier.drained())
     const lostMessages = notifier.stop()
     listener.stop()
+    keyring.stop()
     running.stop()
+    admin?.stop()
     if (lostMessages > 0) log.error('stopped with messages that the database did not take', { messages: lostMessages })
     else log.info('stopped')
     return lostMessages
@@ -110,9 +178,17 @@ export function createServer({ config, serve, fileBody, log, version, lost, ping
 
   return {
     port: running.port,
+    adminPort: admin?.port,
     async start() {
       await listener.start(Math.max(1, config.retries))
       hasListened = true
+    },
+    reload(next) {
+      conninfo = next.database
+      keyring.replace(next.keys)
+      if (next.tls && next.tls.cert !== tls?.cert) running.renewCertificate(next.tls)
+      tls = next.tls
+      log.info('configuration files read again')
     },
     stop: () => {
       stopping ??= drain()

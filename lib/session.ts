@@ -1,8 +1,10 @@
-/** Owns connected clients: what happens when one opens, sends, falls silent, expires and closes. */
+/** Owns connected clients: what happens when one opens, sends, falls silent, reads too slowly, expires and closes. */
 import { envelope, envelopeEnd, envelopeHead, NOTIFICATION_BYTES } from './envelope.ts'
 import type { Grant } from './grant.ts'
 import type { Hub } from './hub.ts'
 import type { Log } from './log.ts'
+import type { MetaEvents } from './meta.ts'
+import type { Metrics } from './metrics.ts'
 import type { Notifier } from './notifier.ts'
 import { type ClosureCode, closures } from './refusal.ts'
 import type { Handlers, Socket } from './runtime/contract.ts'
@@ -10,20 +12,42 @@ import type { Handlers, Socket } from './runtime/contract.ts'
 /** What the program keeps with a client's socket. */
 export interface Session {
   readonly grant: Grant
+  /** Whether it is told what it may have missed. */
+  readonly isTold: boolean
   /** The beginning of this client's envelopes. */
   readonly head: string
   /** The ends of its envelopes, one a channel. */
   readonly ends: readonly string[]
+  /** UNIX time in milliseconds. */
+  openedAt: number
   /** Rounds of pings since the client was last heard. */
   silentRounds: number
   expiry: ReturnType<typeof setTimeout> | undefined
-  isClosing: boolean
+  /** Why the server closed it. */
+  closure: ClosureCode | undefined
+  /** The second in which its messages are counted, in milliseconds, and their number. */
+  second: number
+  messages: number
+  /** What waited for it when it was last looked at, and the bytes that its channels had delivered by then. */
+  backlog: number
+  delivered: number
 }
 
 export interface Sessions extends Omit<Handlers<Session>, 'request'> {
-  /** What to keep with a client's socket once it is upgraded. */
-  create(grant: Grant): Session
+  /** Sockets that are open or about to be. */
   readonly count: number
+  /** Open sockets by mode. */
+  readonly modes: () => Readonly<Record<string, number>>
+  /**
+   * Makes what is kept with a client's socket; it counts from now on, until it is closed or discarded.
+   *
+   * @returns the session, and a promise where its channels do not stand yet.
+   */
+  create(grant: Grant, isTold: boolean): { readonly session: Session; readonly ready: Promise<unknown> | undefined }
+  /** Undoes `create` where the upgrade failed. */
+  discard(session: Session): void
+  /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
+  missed(from: number, to: number): void
   /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
   closeAll(patience: number): Promise<void>
 }
@@ -31,24 +55,42 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
 export interface SessionsOptions {
   readonly hub: Hub
   readonly notifier: Notifier
-  readonly metaChannel: string | undefined
+  readonly meta: MetaEvents
+  readonly metrics: Metrics
   readonly log: Log
+  readonly forwardClaims: readonly string[] | undefined
+  readonly maxMessagesPerSecond: number
+  readonly sendBufferBytes: number
   /** Milliseconds between two rounds of pings; a client that answers none of `SILENT_ROUNDS` is gone. Default 15,000. */
   readonly pingEvery?: number
 }
 
 const PING_EVERY = 15_000
+
 /** A client is gone that answered in none of these rounds by the next one: 60 s after the last it answered. */
 const SILENT_ROUNDS = 3
 
-export function createSessions({ hub, notifier, metaChannel, log, pingEvery = PING_EVERY }: SessionsOptions): Sessions {
+/** Milliseconds between two looks at what waits for each client. */
+const LOOK_EVERY = 1000
+
+const modeOf = ({ canRead, canWrite }: Grant): string => `${canRead ? 'r' : ''}${canWrite ? 'w' : ''}`
+
+export function createSessions(options: SessionsOptions): Sessions {
+  const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
-  let rounds: ReturnType<typeof setInterval> | undefined
+  let created = 0
+  let timers: ReturnType<typeof setInterval>[] = []
+  let looked = 0
   let allGone = (): void => undefined
+
+  const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
+
+  const deliveredTo = (session: Session): number =>
+    readable(session).reduce((sum, channel) => sum + hub.deliveredBytes(channel), 0)
 
   function close(socket: Socket<Session>, closure: ClosureCode): void {
     const { code, reason } = closures[closure]
-    socket.data.isClosing = true
+    socket.data.closure = closure
     log.info('closing a client', { code, reason, channels: socket.data.grant.channels.join(',') })
     socket.close(code, reason)
   }
@@ -66,6 +108,20 @@ export function createSessions({ hub, notifier, metaChannel, log, pingEvery = PI
     }
   }
 
+  /** Notes what waits for everyone, to tell later whether a reader that vanished was too slow. */
+  function look(): void {
+    if (hub.deliveries === looked) return
+    looked = hub.deliveries
+    for (const socket of sockets) {
+      socket.data.backlog = socket.getBufferedAmount()
+      socket.data.delivered = deliveredTo(socket.data)
+    }
+  }
+
+  /** The runtime drops a socket over its limit and does not say why: it is too slow when so much can have waited for it. */
+  const wasSlow = (session: Session): boolean =>
+    session.backlog + deliveredTo(session) - session.delivered >= options.sendBufferBytes
+
   /** Sets a timer for an expiry that is near; a far one would be more than a timer can hold, and cost memory for nothing. */
   function watchExpiry(socket: Socket<Session>): void {
     const { data } = socket
@@ -82,62 +138,81 @@ export function createSessions({ hub, notifier, metaChannel, log, pingEvery = PI
     )
   }
 
+  function isTooFast(session: Session, now: number): boolean {
+    if (now - session.second >= 1000) {
+      session.second = now
+      session.messages = 0
+    }
+    return ++session.messages > options.maxMessagesPerSecond
+  }
+
   function send(socket: Socket<Session>, text: string): void {
     const { head, ends } = socket.data
     const payload = JSON.stringify(text)
     const messages = ends.map((end) => envelope(head, 'WebsocketMessage', payload, end))
     if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(socket, 'TOO_LARGE')
     const refused = (): void => {
-      if (!socket.data.isClosing) close(socket, 'REFUSED_BY_DATABASE')
+      if (socket.data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
     }
     if (!notifier.send(messages, refused)) close(socket, 'BUFFER_FULL')
   }
 
-  function announce(session: Session): void {
-    if (metaChannel === undefined) return
-    const opened = envelope(
-      session.head,
-      'ConnectionOpen',
-      JSON.stringify(session.grant.channels.join(',')),
-      envelopeEnd(metaChannel),
-    )
-    const lost = (reason: string) => (): void => log.warning('event lost', { event: 'ConnectionOpen', reason })
-    if (opened.bytes >= NOTIFICATION_BYTES) return lost('too large for NOTIFY')()
-    if (!notifier.send([opened], lost('refused by the database'))) lost('the buffer for the database is full')()
+  function leave(session: Session): void {
+    created--
+    for (const channel of readable(session)) hub.leave(channel)
   }
 
   return {
     get count() {
-      return sockets.size
+      return created
     },
-    create: (grant) => ({
-      grant,
-      head: grant.canWrite || metaChannel !== undefined ? envelopeHead(grant.claims) : '',
-      ends: grant.canWrite ? grant.channels.map((channel) => envelopeEnd(channel)) : [],
-      silentRounds: 0,
-      expiry: undefined,
-      isClosing: false,
-    }),
+    modes() {
+      const counts: Record<string, number> = { r: 0, w: 0, rw: 0 }
+      for (const { data } of sockets) counts[modeOf(data.grant)] = (counts[modeOf(data.grant)] ?? 0) + 1
+      return counts
+    },
+    create(grant, isTold) {
+      const session: Session = {
+        grant,
+        isTold: isTold && grant.canRead,
+        head: envelopeHead(grant.claims, options.forwardClaims),
+        ends: grant.canWrite ? grant.channels.map((channel) => envelopeEnd(channel)) : [],
+        openedAt: 0,
+        silentRounds: 0,
+        expiry: undefined,
+        closure: undefined,
+        second: 0,
+        messages: 0,
+        backlog: 0,
+        delivered: 0,
+      }
+      created++
+      const waits = readable(session).flatMap((channel) => hub.join(channel) ?? [])
+      return { session, ready: waits.length === 0 ? undefined : Promise.all(waits) }
+    },
+    discard: leave,
     open(socket) {
       const { data } = socket
       sockets.add(socket)
-      rounds ??= setInterval(round, pingEvery)
-      if (data.grant.canRead) {
-        for (const channel of data.grant.channels) {
-          hub.join(channel)
-          socket.subscribe(channel)
-        }
-      }
+      if (timers.length === 0) timers = [setInterval(round, pingEvery), setInterval(look, LOOK_EVERY)]
+      for (const channel of readable(data)) socket.subscribe(channel)
+      data.delivered = deliveredTo(data)
+      data.openedAt = Date.now()
+      metrics.opened.add(1, modeOf(data.grant))
       watchExpiry(socket)
-      announce(data)
+      meta.opened(data.head, data.grant.channels)
     },
     message(socket, message) {
       const { data } = socket
       data.silentRounds = 0
-      if (!data.grant.canWrite || data.isClosing) return
-      if (Date.now() >= data.grant.expiresAt) return close(socket, 'EXPIRED')
+      if (!data.grant.canWrite || data.closure !== undefined) return
+      const now = Date.now()
+      if (now >= data.grant.expiresAt) return close(socket, 'EXPIRED')
+      if (isTooFast(data, now)) return close(socket, 'TOO_FAST')
       const text = typeof message === 'string' ? message : decode(message)
       if (text === undefined || text.includes('\0')) return close(socket, 'NOT_TEXT')
+      metrics.received.add()
+      metrics.receivedBytes.add(message.length)
       send(socket, text)
     },
     pong({ data }) {
@@ -145,14 +220,33 @@ export function createSessions({ hub, notifier, metaChannel, log, pingEvery = PI
     },
     close(socket, code, reason) {
       const { data } = socket
+      if (code === 1006 && data.closure === undefined && wasSlow(data)) {
+        metrics.slowReaders.add()
+        log.info('dropped a client that reads too slowly', { channels: data.grant.channels.join(',') })
+      }
       sockets.delete(socket)
       clearTimeout(data.expiry)
-      if (data.grant.canRead) for (const channel of data.grant.channels) hub.leave(channel)
-      log.debug('client closed', { code, reason })
+      leave(data)
+      // The frame that this server sent says why; a client's echo of it does not.
+      const said = data.closure === undefined ? { code, reason } : closures[data.closure]
+      metrics.closed.add(1, said.code)
+      log.debug('client closed', said)
+      meta.closed(data.head, data.grant.channels, {
+        code: said.code,
+        reason: said.reason,
+        seconds: (Date.now() - data.openedAt) / 1000,
+      })
       if (sockets.size > 0) return
-      clearInterval(rounds)
-      rounds = undefined
+      for (const timer of timers.splice(0)) clearInterval(timer)
       allGone()
+    },
+    missed(from, to) {
+      for (const socket of sockets) {
+        if (!socket.data.isTold) continue
+        for (const channel of readable(socket.data)) {
+          socket.send(JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 }))
+        }
+      }
     },
     closeAll(patience) {
       if (sockets.size === 0) return Promise.resolve()
@@ -162,7 +256,7 @@ export function createSessions({ hub, notifier, metaChannel, log, pingEvery = PI
           clearTimeout(timer)
           resolve()
         }
-        for (const socket of sockets) if (!socket.data.isClosing) close(socket, 'SHUTDOWN')
+        for (const socket of sockets) if (socket.data.closure === undefined) close(socket, 'SHUTDOWN')
       })
     },
   }

@@ -1,5 +1,5 @@
 /** Owns the program's contract with its runtime, on Bun. */
-import type { FileBody, Handlers, RunningServer, ServeOptions, Upgrade } from './contract.ts'
+import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
 
 /** Where each form of `PGWS_HOST` binds: the first address that the machine has. */
 const forms: Readonly<Record<string, readonly string[]>> = {
@@ -10,13 +10,12 @@ const forms: Readonly<Record<string, readonly string[]>> = {
   '!6': ['::'],
 }
 
-export function serve<D>(options: ServeOptions, handlers: Handlers<D>): RunningServer {
-  const hosts = forms[options.host] ?? [options.host]
+/** Binds the first address of a host that can be had. */
+function bindFirst<T>(host: string, bind: (hostname: string, ipv6Only: boolean) => T): T {
   let fault: unknown
-  for (const host of hosts) {
+  for (const hostname of forms[host] ?? [host]) {
     try {
-      // A socket's data is what upgrade() was given, which is a D.
-      return bind(host, options, handlers as Handlers<unknown>)
+      return bind(hostname, host === '!6')
     } catch (error) {
       fault = error
       // Only a missing address family makes the next one better.
@@ -26,18 +25,67 @@ export function serve<D>(options: ServeOptions, handlers: Handlers<D>): RunningS
   throw fault
 }
 
-function bind(hostname: string, options: ServeOptions, handlers: Handlers<unknown>): RunningServer {
+type BunServer = Bun.Server<unknown>
+
+function serve<D>(options: ServeOptions, handlers: Handlers<D>): RunningServer {
+  // A socket's data is what upgrade() was given, which is a D.
+  const bind = (port: number, tls: Certificate | undefined): BunServer =>
+    bindFirst(options.host, (hostname, ipv6Only) =>
+      bindWebSockets(
+        { hostname, port, ipv6Only, reusePort: options.reusePort, ...(tls ? { tls } : {}) },
+        options,
+        handlers as Handlers<unknown>,
+      ),
+    )
+  let current = bind(options.port, options.tls)
+  /** Those whose certificate was renewed, while their sockets are open. */
+  let earlier: BunServer[] = []
+  return {
+    port: current.port ?? options.port,
+    publish: (topic, text) => {
+      current.publish(topic, text)
+      for (const server of earlier) server.publish(topic, text)
+    },
+    renewCertificate: (tls) => {
+      // Bun's reload() leaves the certificate as it is.
+      const port = current.port ?? options.port
+      void current.stop(false)
+      earlier = [...earlier, current].filter((server) => server.pendingWebSockets > 0)
+      current = bind(port, tls)
+    },
+    stopAccepting: () => {
+      void current.stop(false)
+    },
+    stop: () => {
+      for (const server of [...earlier, current]) void server.stop(true)
+    },
+  }
+}
+
+/** Close codes of frames that Bun sends of its own accord, by their reason: its callback says 1006 for all of them. */
+function wireCode(code: number, reason: string): number {
+  if (code !== 1006 || reason === '') return code
+  if (reason === 'Received too big message') return 1009
+  return reason === 'Received invalid UTF-8' ? 1007 : 1002
+}
+
+interface Address {
+  readonly hostname: string
+  readonly port: number
+  readonly ipv6Only: boolean
+  readonly reusePort: boolean
+  readonly tls?: Certificate
+}
+
+function bindWebSockets(address: Address, options: ServeOptions, handlers: Handlers<unknown>): BunServer {
   const server = Bun.serve<unknown>({
-    hostname,
-    port: options.port,
-    ipv6Only: options.host === '!6',
-    ...(options.tls ? { tls: options.tls } : {}),
+    ...address,
     fetch: (request) => handlers.request(request, upgrade),
     websocket: {
       open: handlers.open,
       message: handlers.message,
       pong: handlers.pong,
-      close: handlers.close,
+      close: (socket, code, reason) => handlers.close(socket, wireCode(code, reason), reason),
       backpressureLimit: options.sendBufferBytes,
       // publish() skips a socket over its limit without a word: closing it is what keeps a reader from a gap.
       closeOnBackpressureLimit: true,
@@ -49,19 +97,22 @@ function bind(hostname: string, options: ServeOptions, handlers: Handlers<unknow
     },
   })
   const upgrade: Upgrade<unknown> = (request, data, headers) => server.upgrade(request, { data, headers })
-  return {
-    port: server.port ?? options.port,
-    publish: (topic, text) => {
-      server.publish(topic, text)
-    },
-    stopAccepting: () => {
-      void server.stop(false)
-    },
-    stop: () => {
-      void server.stop(true)
-    },
-  }
+  return server
 }
 
-/** A stream would go out in chunks, without its length. */
-export const fileBody: FileBody = (path, start, end) => Bun.file(path).slice(start, end + 1)
+export const runtime: Runtime = {
+  serve,
+  serveHttp: ({ host, port }, request) => {
+    const server = bindFirst(host, (hostname, ipv6Only) =>
+      Bun.serve({ hostname, port, ipv6Only, fetch: (asked) => request(asked) }),
+    )
+    return {
+      port: server.port ?? port,
+      stop: () => {
+        void server.stop(true)
+      },
+    }
+  },
+  // A stream would go out in chunks, without its length.
+  fileBody: (path, start, end) => Bun.file(path).slice(start, end + 1),
+}

@@ -9,6 +9,8 @@ export interface Socket<D> {
   subscribe(topic: string): void
   /** Sends a ping (RFC 6455 section 5.5.2). */
   ping(): void
+  /** Bytes that wait for this socket in the program. */
+  getBufferedAmount(): number
   /** Sends a close frame behind all that waits. */
   close(code: number, reason: string): void
   /** Drops the connection without a close frame. */
@@ -30,15 +32,23 @@ export interface Handlers<D> {
   /** Text as it was sent, or a binary message's bytes. */
   readonly message: (socket: Socket<D>, message: string | Uint8Array) => void
   readonly pong: (socket: Socket<D>) => void
+  /** The code is that of the close frame, sent or received; 1006 without one. */
   readonly close: (socket: Socket<D>, code: number, reason: string) => void
+}
+
+/** PEM texts. */
+export interface Certificate {
+  readonly cert: string
+  readonly key: string
 }
 
 export interface ServeOptions {
   /** An address or name, or one of the forms of `PGWS_HOST`. */
   readonly host: string
   readonly port: number
-  /** PEM texts. */
-  readonly tls: { readonly cert: string; readonly key: string } | undefined
+  readonly tls: Certificate | undefined
+  /** Whether other processes may bind the same port. */
+  readonly reusePort: boolean
   /** Bytes that may wait for one socket; above them it is dropped, so that no reader sees a gap. */
   readonly sendBufferBytes: number
   /** A longer message closes its connection with 1009. */
@@ -49,6 +59,8 @@ export interface RunningServer {
   readonly port: number
   /** Sends a text message to every socket that is subscribed to the topic. */
   publish(topic: string, text: string): void
+  /** Shows another certificate to new connections; those that are open stay. @throws when the port is lost meanwhile. */
+  renewCertificate(tls: Certificate): void
   /** Takes no further connection. */
   stopAccepting(): void
   /** Drops every connection. */
@@ -57,5 +69,18 @@ export interface RunningServer {
 
 export type Serve = <D>(options: ServeOptions, handlers: Handlers<D>) => RunningServer
 
+/** Serves plain HTTP, without WebSockets, for the admin port. */
+export type ServeHttp = (
+  options: Pick<ServeOptions, 'host' | 'port'>,
+  request: (request: Request) => Response | Promise<Response>,
+) => Pick<RunningServer, 'port' | 'stop'>
+
 /** The bytes of a file from `start` to `end`, both included, as a response's body whose length the runtime knows. */
 export type FileBody = (path: string, start: number, end: number) => BodyInit
+
+/** What the program takes from its runtime. */
+export interface Runtime {
+  readonly serve: Serve
+  readonly serveHttp: ServeHttp
+  readonly fileBody: FileBody
+}

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { parse } from '../../lib/config.ts'
 import { createLog } from '../../lib/log.ts'
-import { fileBody, serve } from '../../lib/runtime/bun.ts'
+import { runtime } from '../../lib/runtime/bun.ts'
 import { createServer } from '../../lib/server.ts'
 import { connect, frame, rawConnection } from '../support/client.ts'
 import { start } from '../support/program.ts'
@@ -48,9 +48,9 @@ test('a client that answers no ping is dropped after some rounds, and one that a
   const lines: string[] = []
   const server = createServer({
     config,
-    serve,
-    fileBody,
-    log: createLog((line) => lines.push(line)),
+    runtime,
+    usage: () => ({ residentBytes: 0, cpuSeconds: 0, startedAt: 0 }),
+    log: createLog({ write: (line) => lines.push(line) }),
     version: '0',
     lost: () => undefined,
     pingEvery: 100,

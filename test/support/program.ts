@@ -78,7 +78,7 @@ export function launch(
 export async function start(env: Environment, args: readonly string[] = [], command = binary): Promise<Program> {
   const program = launch(env, args, command)
   const port = await program.bound()
-  await program.logged(/^info: listening /m)
+  await program.logged(/info: listening /)
   return { ...program, port, origin: `ws://127.0.0.1:${port}` }
 }
 
