@@ -75,6 +75,10 @@ const LOOK_EVERY = 1000
 
 const modeOf = ({ canRead, canWrite }: Grant): string => `${canRead ? 'r' : ''}${canWrite ? 'w' : ''}`
 
+/** A grant's channels for a log line, of which a token may name thousands. */
+const listed = ({ channels }: Grant): string =>
+  channels.slice(0, 10).join(',') + (channels.length > 10 ? `,… (${channels.length})` : '')
+
 export function createSessions(options: SessionsOptions): Sessions {
   const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
@@ -91,7 +95,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   function close(socket: Socket<Session>, closure: ClosureCode): void {
     const { code, reason } = closures[closure]
     socket.data.closure = closure
-    log.info('closing a client', { code, reason, channels: socket.data.grant.channels.join(',') })
+    log.info('closing a client', { code, reason, channels: listed(socket.data.grant) })
     socket.close(code, reason)
   }
 
@@ -99,7 +103,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   function round(): void {
     for (const socket of sockets) {
       if (socket.data.silentRounds++ >= SILENT_ROUNDS) {
-        log.info('dropping a client that answers no ping', { channels: socket.data.grant.channels.join(',') })
+        log.info('dropping a client that answers no ping', { channels: listed(socket.data.grant) })
         socket.terminate()
         continue
       }
@@ -222,7 +226,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const { data } = socket
       if (code === 1006 && data.closure === undefined && wasSlow(data)) {
         metrics.slowReaders.add()
-        log.info('dropped a client that reads too slowly', { channels: data.grant.channels.join(',') })
+        log.info('dropped a client that reads too slowly', { channels: listed(data.grant) })
       }
       sockets.delete(socket)
       clearTimeout(data.expiry)

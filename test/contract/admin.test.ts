@@ -1,0 +1,135 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { version } from '../../package.json'
+import { connect, handshake } from '../support/client.ts'
+import { type Postgres, startPostgres } from '../support/postgres.ts'
+import { type Environment, launch, type Program, start } from '../support/program.ts'
+import { token } from '../support/token.ts'
+
+let server: Postgres
+beforeAll(async () => {
+  server = await startPostgres()
+})
+afterAll(() => server.stop())
+
+const adminOf = async (program: Pick<Program, 'logged'>): Promise<string> =>
+  `http://127.0.0.1:${(await program.logged(/admin port port=\d+/)).split('=')[1]}`
+
+const env = (more: Environment = {}) => ({
+  PGWS_DB_URI: server.uri,
+  PGWS_ADMIN_PORT: '0',
+  PGWS_CHECK_LISTENER_INTERVAL: '400',
+  ...more,
+})
+
+/** Asks until the answer is the one that is waited for. */
+async function until(url: string, status: number): Promise<void> {
+  while ((await fetch(url)).status !== status) await new Promise((resolve) => setTimeout(resolve, 20))
+}
+
+/** The value of a sample, 0 where there is none. */
+async function metric(admin: string, sample: string): Promise<number> {
+  const text = await (await fetch(`${admin}/metrics`)).text()
+  const line = text.split('\n').find((candidate) => candidate.startsWith(`${sample} `))
+  return Number(line?.split(' ').at(-1) ?? 0)
+}
+
+test('without PGWS_ADMIN_PORT there is no admin port, and its paths are those of the example page', async () => {
+  await using program = await start({ PGWS_DB_URI: server.uri })
+  expect(program.stderr()).not.toContain('admin port')
+  expect(await (await fetch(`http://127.0.0.1:${program.port}/metrics`)).text()).not.toContain('pgws_')
+})
+
+test('/ready says 200 only while the last check succeeded and no drain is under way, /live as long as the process serves', async () => {
+  await server.stop('fast')
+  await using program = launch(env())
+  const admin = await adminOf(program)
+  expect((await fetch(`${admin}/live`)).status).toBe(200)
+  expect((await fetch(`${admin}/ready`)).status).toBe(503)
+  await server.start()
+  await program.logged(/info: listening /)
+  expect((await fetch(`${admin}/ready`)).status).toBe(200)
+  await server.stop('fast')
+  await program.logged(/listener lost/)
+  expect((await fetch(`${admin}/ready`)).status).toBe(503)
+  expect((await fetch(`${admin}/live`)).status).toBe(200)
+  expect((await fetch(`${admin}/none`)).status).toBe(404)
+  await server.start()
+  await until(`${admin}/ready`, 200)
+})
+
+describe('--ready', () => {
+  test('asks the admin port', async () => {
+    await using program = await start(env())
+    const port = new URL(await adminOf(program)).port
+    const ready = launch({ PGWS_ADMIN_PORT: port }, ['--ready'])
+    expect(await ready.exited).toBe(0)
+    expect(ready.stdout()).toBe('ready\n')
+  })
+  test('fails where nothing answers, or there is no admin port', async () => {
+    const silent = launch({ PGWS_ADMIN_PORT: '1' }, ['--ready'])
+    expect(await silent.exited).toBe(1)
+    expect(silent.stderr()).toContain('does not answer')
+    const none = launch({}, ['--ready'])
+    expect(await none.exited).toBe(1)
+    expect(none.stderr()).toContain('PGWS_ADMIN_PORT')
+  })
+})
+
+test('/metrics counts what happens', async () => {
+  await using program = await start(env())
+  const admin = await adminOf(program)
+  const path = `/metered/${await token({ mode: 'rw' })}`
+  await using one = await connect(`${program.origin}${path}`)
+  await using two = await connect(`${program.origin}/metered/${await token({ mode: 'r' })}`)
+  one.send('1234567')
+  await Promise.all([one.next(), two.next()])
+  await handshake(program.port, '/chat/none')
+  const leaving = await connect(`${program.origin}${path}`)
+  await leaving.close(1000)
+  const text = await (await fetch(`${admin}/metrics`)).text()
+  const samples = Object.fromEntries(
+    text
+      .split('\n')
+      .filter((line) => line && !line.startsWith('#'))
+      .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
+  )
+  expect(samples).toMatchObject({
+    'pgws_connections{mode="rw"}': 1,
+    'pgws_connections{mode="r"}': 1,
+    'pgws_connections_opened_total{mode="rw"}': 2,
+    'pgws_connections_closed_total{code="1000"}': 1,
+    'pgws_upgrades_refused_total{reason="token_malformed"}': 1,
+    pgws_messages_received_total: 1,
+    pgws_message_bytes_received_total: 7,
+    pgws_notifications_received_total: 1,
+    pgws_messages_delivered_total: 2,
+    pgws_notification_to_socket_seconds_count: 1,
+    pgws_message_to_commit_seconds_count: 1,
+    pgws_batch_messages_sum: 1,
+    pgws_send_queue_messages: 0,
+    pgws_send_queue_bytes: 0,
+    pgws_listener_up: 1,
+    pgws_listener_reconnections_total: 0,
+    pgws_slow_readers_disconnected_total: 0,
+    pgws_notification_queue_usage: 0,
+    [`pgws_build_info{version="${version}"}`]: 1,
+  })
+  expect(samples.process_resident_memory_bytes).toBeGreaterThan(1e7)
+  expect(samples.process_cpu_seconds_total).toBeGreaterThan(0)
+  expect(samples.process_start_time_seconds).toBeGreaterThan(Date.now() / 1000 - 60)
+  expect((await fetch(`${admin}/metrics`)).headers.get('Content-Type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+})
+
+test('/metrics tells of an outage', async () => {
+  await using program = await start(env())
+  const admin = await adminOf(program)
+  await server.stop('immediate')
+  await program.logged(/listener lost/)
+  expect(await metric(admin, 'pgws_listener_up')).toBe(0)
+  const before = program.stderr().length
+  await server.start()
+  await program.logged(/info: listening again/, before)
+  expect(await metric(admin, 'pgws_listener_up')).toBe(1)
+  expect(await metric(admin, 'pgws_listener_reconnections_total')).toBe(1)
+  expect(await metric(admin, 'pgws_listener_outage_seconds_total')).toBeGreaterThan(0)
+})
