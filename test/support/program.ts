@@ -26,7 +26,8 @@ export interface Program {
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
-const inherited = { PATH: process.env.PATH, HOME: '/nonexistent' }
+/** The program gets no home of anyone, whose .pgpass it would read; npm needs one. */
+const inherited = (command: string) => ({ PATH: process.env.PATH, HOME: command === binary ? '/nonexistent' : process.env.HOME })
 
 /** Starts the program without waiting for anything. A free port and the tests' secret are given unless the environment says otherwise. */
 export function launch(
@@ -35,7 +36,7 @@ export function launch(
   command = binary,
 ): Omit<Program, 'port' | 'origin'> & { bound(): Promise<number> } {
   const child = spawn(command, args, {
-    env: { ...inherited, PGWS_PORT: '0', PGWS_HOST: '127.0.0.1', PGWS_JWT_SECRET: secret, ...env } as NodeJS.ProcessEnv,
+    env: { ...inherited(command), PGWS_PORT: '0', PGWS_HOST: '127.0.0.1', PGWS_JWT_SECRET: secret, ...env } as NodeJS.ProcessEnv,
     stdio: ['ignore', 'pipe', 'pipe'],
     // A process group of its own, as a shell gives it, which a terminal's signals go to.
     detached: command !== binary,

@@ -1,0 +1,112 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import postgres from 'postgres'
+import { connect, handshake, payloadOf } from '../support/client.ts'
+import { type Postgres, startPostgres } from '../support/postgres.ts'
+import { start } from '../support/program.ts'
+import { startProxy } from '../support/proxy.ts'
+import { token } from '../support/token.ts'
+
+let server: Postgres
+beforeAll(async () => {
+  server = await startPostgres()
+})
+afterAll(() => server.stop())
+
+test('on SIGTERM 3,000 accepted messages are in the database, every client sees 1001, and the exit code is 0', async () => {
+  const program = await start({ PGWS_DB_URI: server.uri })
+  const sql = postgres(server.uri, { max: 1 })
+  const inDatabase: string[] = []
+  await sql.listen('postgres-websockets-listener', (text) => inDatabase.push(payloadOf(text)))
+  const url = `${program.origin}/drain/${await token({ mode: 'rw' })}`
+  const clients = await Promise.all(Array.from({ length: 3 }, () => connect(url)))
+  for (const [writer, client] of clients.entries()) for (let index = 0; index < 1000; index++) client.send(`${writer}-${index}`)
+  // What a client reads back has been accepted, and so has what it sent before.
+  while (!(await clients[0]?.next())?.includes('"2-999"'));
+  program.signal('SIGTERM')
+  expect(await program.exited).toBe(0)
+  for (const client of clients) expect((await client.closed).code).toBe(1001)
+  await sql`select 1`
+  expect(new Set(inDatabase).size).toBe(3000)
+  await sql.end()
+})
+
+test('on SIGTERM under load nothing that was accepted is lost, each sender in order', async () => {
+  const program = await start({ PGWS_DB_URI: server.uri, PGWS_ADMIN_PORT: '0' })
+  const sql = postgres(server.uri, { max: 1 })
+  const inDatabase: string[] = []
+  await sql.listen('postgres-websockets-listener', (text) => inDatabase.push(payloadOf(text)))
+  const url = `${program.origin}/load/${await token({ mode: 'w' })}`
+  const clients = await Promise.all(Array.from({ length: 10 }, () => connect(url)))
+  let isSending = true
+  const sending = clients.map(async (client, writer) => {
+    for (let index = 0; isSending; index++) {
+      client.send(`${writer}-${index}`)
+      if (index % 50 === 49) await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+  })
+  while (inDatabase.length < 2000) await new Promise((resolve) => setTimeout(resolve, 5))
+  program.signal('SIGTERM')
+  expect(await program.exited).toBe(0)
+  isSending = false
+  await Promise.all(sending)
+  for (const client of clients) expect((await client.closed).code).toBe(1001)
+  await sql`select 1`
+  for (const writer of clients.keys()) {
+    const numbers = inDatabase.filter((text) => text.startsWith(`${writer}-`)).map((text) => Number(text.split('-')[1]))
+    expect(numbers).toEqual(Array.from({ length: numbers.length }, (_, index) => index))
+  }
+  expect(program.stderr()).not.toContain('did not take')
+  await sql.end()
+})
+
+test('on SIGTERM while the database is away the exit code is 1 and the number of lost messages is in the log', async () => {
+  const program = await start({ PGWS_DB_URI: server.uri, PGWS_CHECK_LISTENER_INTERVAL: '1000', PGWS_SHUTDOWN_TIMEOUT: '700' })
+  const client = await connect(`${program.origin}/away/${await token({ mode: 'rw' })}`)
+  client.send('before')
+  await client.next()
+  await server.stop('immediate')
+  await program.logged(/listener lost/)
+  for (let index = 0; index < 42; index++) client.send('lost')
+  const began = Date.now()
+  program.signal('SIGTERM')
+  expect(await program.exited).toBe(1)
+  expect(Date.now() - began).toBeLessThan(2500)
+  expect((await client.closed).code).toBe(1001)
+  expect(program.stderr()).toContain('stopped with messages that the database did not take messages=42')
+  await server.start()
+})
+
+test('a second signal ends the server at once', async () => {
+  const proxy = await startProxy(server.port)
+  const program = await start({
+    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_SHUTDOWN_TIMEOUT: '60000',
+  })
+  const client = await connect(`${program.origin}/twice/${await token({ mode: 'rw' })}`)
+  proxy.swallow()
+  client.send('never answered')
+  await client.close()
+  program.signal('SIGTERM')
+  await program.logged(/draining/)
+  program.signal('SIGINT')
+  expect(await program.exited).toBe(1)
+  proxy.close()
+})
+
+test('while it drains the server takes no further connection', async () => {
+  const proxy = await startProxy(server.port)
+  const program = await start({
+    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_SHUTDOWN_TIMEOUT: '1500',
+  })
+  const client = await connect(`${program.origin}/late/${await token({ mode: 'rw' })}`)
+  proxy.swallow()
+  client.send('never answered')
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  program.signal('SIGTERM')
+  await program.logged(/draining/)
+  await expect(handshake(program.port, `/late/${await token({ mode: 'r' })}`)).rejects.toThrow()
+  expect(await program.exited).toBe(1)
+  expect(program.stderr()).toContain('messages=1')
+  proxy.close()
+})

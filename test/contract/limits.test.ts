@@ -1,0 +1,118 @@
+import { describe, expect, test } from 'bun:test'
+import { connect, frame, handshake, payloadOf, rawConnection } from '../support/client.ts'
+import { freePort } from '../support/postgres.ts'
+import { type Environment, launch, start } from '../support/program.ts'
+import { database, sql, unique } from '../support/setup.ts'
+import { bytes, token } from '../support/token.ts'
+
+const env = (more: Environment): Environment => ({ PGWS_DB_URI: database().uri, ...more })
+
+test('PGWS_ALLOWED_ORIGINS refuses a browser on another origin, and no client that sends none', async () => {
+  await using program = await start(env({ PGWS_ALLOWED_ORIGINS: 'https://a.example, http://b.example:8080' }))
+  const path = `/chat/${await token({ mode: 'r' })}`
+  const status = async (headers: Record<string, string>) => (await handshake(program.port, path, headers)).status
+  expect(await status({})).toBe(101)
+  expect(await status({ Origin: 'https://a.example' })).toBe(101)
+  expect(await status({ Origin: 'http://b.example:8080' })).toBe(101)
+  for (const origin of ['https://evil.example', 'http://a.example', 'https://a.example.evil', 'null', 'http://b.example']) {
+    expect(await handshake(program.port, path, { Origin: origin })).toMatchObject({ status: 403, body: 'Origin not allowed' })
+  }
+})
+
+test('PGWS_MAX_CONNECTIONS refuses further upgrades with 503 until one leaves', async () => {
+  await using program = await start(env({ PGWS_MAX_CONNECTIONS: '3' }))
+  const url = `${program.origin}/chat/${await token({ mode: 'r' })}`
+  const clients = await Promise.all([connect(url), connect(url), connect(url)])
+  const path = new URL(url).pathname
+  const refused = await handshake(program.port, path)
+  expect(refused).toMatchObject({ status: 503, body: 'Too many connections' })
+  expect(refused.headers.get('Retry-After')).toBe('1')
+  await clients[0]?.close()
+  // A handshake that fails gives its place back.
+  for (let index = 0; index < 5; index++)
+    expect((await handshake(program.port, path, { 'Sec-WebSocket-Key': 'short' })).status).toBe(400)
+  await using _again = await connect(url)
+  await Promise.all(clients.map((client) => client.close()))
+})
+
+test('PGWS_MAX_MESSAGES_PER_SECOND closes a connection above it with 1008, and none at it', async () => {
+  await using program = await start(env({ PGWS_MAX_MESSAGES_PER_SECOND: '20' }))
+  const channel = unique('rate')
+  const url = `${program.origin}/${channel}/${await token({ mode: 'rw' })}`
+  await using calm = await connect(url)
+  for (let index = 0; index < 20; index++) calm.send(String(index))
+  expect((await calm.take(20)).map(payloadOf)).toHaveLength(20)
+  await using hasty = await connect(url)
+  for (let index = 0; index < 21; index++) hasty.send(String(index))
+  expect(await hasty.closed).toEqual({ code: 1008, reason: expect.stringContaining('PGWS_MAX_MESSAGES_PER_SECOND') })
+  expect((await calm.take(20)).map(payloadOf)).toEqual(Array.from({ length: 20 }, (_, index) => String(index)))
+})
+
+test('PGWS_SEND_BUFFER_BYTES drops a reader that stalls, which sees no gap, and no other', async () => {
+  await using program = await start(env({ PGWS_SEND_BUFFER_BYTES: '65536', PGWS_ADMIN_PORT: '0' }))
+  const channel = unique('slow')
+  const path = `/${channel}/${await token({ mode: 'r' })}`
+  await using healthy = await connect(`${program.origin}${path}`)
+  const stalled = rawConnection(program.port, path)
+  await new Promise((opened) => stalled.once('data', opened))
+  stalled.pause()
+  let sent = 0
+  const text = 'x'.repeat(1000)
+  while (!program.stderr().includes('reads too slowly')) {
+    await sql()`select pg_notify('postgres-websockets-listener', json_build_object('channel', ${channel}::text, 'n', n, 'text', ${text}::text)::text)
+      from generate_series(${sent}::int, ${sent + 199}::int) as n`
+    sent += 200
+  }
+  const numbers = (await healthy.take(sent)).map((message) => JSON.parse(message).n)
+  expect(numbers).toEqual(Array.from({ length: sent }, (_, index) => index))
+  const received: Buffer[] = []
+  stalled.on('data', (chunk: Buffer) => received.push(chunk))
+  const gone = new Promise((closed) => stalled.once('close', closed))
+  stalled.resume()
+  await gone
+  const seen = [
+    ...Buffer.concat(received)
+      .toString('latin1')
+      .matchAll(/"n" : (\d+)/g),
+  ].map(([, n]) => Number(n))
+  expect(seen).toEqual(Array.from({ length: seen.length }, (_, index) => index))
+  expect(seen.length).toBeLessThan(sent)
+  const admin = (await program.logged(/admin port port=\d+/)).split('=')[1]
+  const metrics = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()
+  expect(metrics).toContain('pgws_slow_readers_disconnected_total 1\n')
+  expect(metrics).toContain('pgws_connections_closed_total{code="1006"} 1\n')
+})
+
+test('PGWS_REUSE_PORT lets several processes share the port', async () => {
+  const port = String(await freePort())
+  const shared = env({ PGWS_PORT: port, PGWS_REUSE_PORT: 'True' })
+  await using one = await start(shared)
+  await using two = await start(shared)
+  const url = `${one.origin}/${unique('shared')}/${await token({ mode: 'rw' })}`
+  const clients = await Promise.all(Array.from({ length: 40 }, () => connect(url)))
+  clients[0]?.send('to all')
+  expect((await Promise.all(clients.map((client) => client.next()))).map(payloadOf)).toEqual(Array(40).fill('to all'))
+  await one.stop()
+  expect((await handshake(two.port, new URL(url).pathname)).status).toBe(101)
+  const third = launch(env({ PGWS_PORT: port }))
+  expect(await third.exited).toBe(1)
+})
+
+describe('what the runtime closes of its own accord', () => {
+  test.each([
+    ['1007', 'text that is not UTF-8', frame(1, new Uint8Array([0xff, 0xfe]))],
+    ['1002', 'reserved bits', Buffer.from([0xf1, 0x80, 0, 0, 0, 0])],
+    ['1002', 'an unknown opcode', frame(3, bytes('x'))],
+  ])('is counted by the code on the wire: %s for %s', async (code, _, bad) => {
+    await using program = await start(env({ PGWS_ADMIN_PORT: '0', PGWS_LOG_LEVEL: 'debug' }))
+    const socket = rawConnection(program.port, `/chat/${await token({ mode: 'rw' })}`)
+    await new Promise((opened) => socket.once('data', opened))
+    const closing = new Promise<Buffer>((closed) => socket.once('data', closed))
+    socket.write(bad)
+    const received = await closing
+    expect(received[0]).toBe(0x88)
+    expect(received.readUInt16BE(2)).toBe(Number(code))
+    await program.logged(new RegExp(`client closed code=${code}`))
+    socket.destroy()
+  })
+})
