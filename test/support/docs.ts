@@ -17,6 +17,7 @@ function between(text: string, mark: string, replacement: string): string {
 /** Each written file's name, with the text that belongs there. */
 export const documents: Readonly<Record<string, () => string>> = {
   'sample-env': () => sampleEnv('shell'),
+  'deploy/postgres-websockets.env': () => sampleEnv('plain'),
   'README.md': () => between(read('README.md'), 'variables', markdownTable()),
 }
 
