@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { version } from '../../package.json'
 import { connect, handshake } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
@@ -132,4 +134,13 @@ test('/metrics tells of an outage', async () => {
   expect(await metric(admin, 'pgws_listener_up')).toBe(1)
   expect(await metric(admin, 'pgws_listener_reconnections_total')).toBe(1)
   expect(await metric(admin, 'pgws_listener_outage_seconds_total')).toBeGreaterThan(0)
+})
+
+test('the Grafana dashboard reads exactly the metrics that there are', async () => {
+  await using program = await start(env())
+  const text = await (await fetch(`${await adminOf(program)}/metrics`)).text()
+  const written = new Set([...text.matchAll(/^# HELP (\S+) /gm)].map(([, name = '']) => name))
+  const dashboard = readFileSync(resolve(import.meta.dir, '../../deploy/grafana.json'), 'utf8')
+  const read = new Set([...dashboard.matchAll(/\b(?:pgws|process)_[a-z_]+/g)].map(([name]) => name.replace(/_bucket$/, '')))
+  expect([...read].sort()).toEqual([...written].sort())
 })
