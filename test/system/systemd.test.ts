@@ -1,0 +1,38 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parse } from '../../lib/config.ts'
+import { parseEnvFile } from '../../lib/env-file.ts'
+import { binary } from '../support/program.ts'
+
+const deploy = resolve(import.meta.dir, '../../deploy')
+const folder = mkdtempSync(join(tmpdir(), 'pgws-systemd-'))
+const unit = join(folder, 'postgres-websockets.service')
+
+beforeAll(() => {
+  // The unit as it is, but for where the binary lies on this machine.
+  const text = readFileSync(join(deploy, 'postgres-websockets.service'), 'utf8')
+  writeFileSync(unit, text.replaceAll('/usr/local/bin/postgres-websockets', binary))
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const analyze = (...args: string[]) =>
+  spawnSync('systemd-analyze', args, { encoding: 'utf8', env: { ...process.env, SYSTEMD_COLORS: '0' } })
+
+test('systemd accepts the unit without a word', () => {
+  const { status, stdout, stderr } = analyze('verify', unit)
+  expect({ status, output: stdout + stderr }).toEqual({ status: 0, output: '' })
+})
+
+test('systemd finds its exposure below 2.0', () => {
+  const { status, stdout } = analyze('security', '--offline=true', '--threshold=20', unit)
+  expect(Number(/Overall exposure level for \S+: ([\d.]+)/.exec(stdout)?.[1])).toBeLessThan(2)
+  expect(status).toBe(0)
+})
+
+test('its environment file is a configuration', () => {
+  const variables = parseEnvFile(readFileSync(join(deploy, 'postgres-websockets.env'), 'utf8'))
+  expect(parse(variables, readFileSync, 'me')).not.toHaveProperty('faults')
+})
