@@ -47,6 +47,9 @@ export interface ServerOptions {
  */
 const MESSAGE_BYTES = 256 * 1024
 
+/** Milliseconds in which accepted messages go round before the clients are closed, so that those who read get them. */
+const DRAIN_GRACE = 250
+
 /** Milliseconds that clients get to answer their close frame. */
 const CLOSE_PATIENCE = 1000
 
@@ -156,14 +159,14 @@ export function createServer({ config, runtime, log, version, usage, lost, pingE
   gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
   gauge('process_start_time_seconds', 'Start of the process in seconds of UNIX time.', () => usage().startedAt)
 
-  /** Accepted messages go first, then the clients; whoever keeps sending is closed at half time. */
+  /** Accepted messages go first, then the clients, who may be sending all the while, then what they sent last. */
   async function drain(): Promise<number> {
     const end = Date.now() + config.shutdownTimeout
     const left = (): number => Math.max(0, end - Date.now())
     log.info('draining', { clients: sessions.count })
     running.stopAccepting()
     notifier.release()
-    await orAfter(left() / 2, notifier.drained())
+    await orAfter(Math.min(DRAIN_GRACE, left() / 2), notifier.drained())
     await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
     await orAfter(left(), notifier.drained())
     const lostMessages = notifier.stop()

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import postgres from 'postgres'
 import { connect, handshake, payloadOf } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
-import { start } from '../support/program.ts'
+import { type Program, start } from '../support/program.ts'
 import { startProxy } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 
@@ -11,6 +11,14 @@ beforeAll(async () => {
   server = await startPostgres()
 })
 afterAll(() => server.stop())
+
+/** Waits until the server has accepted some messages: what it has not read yet, it owes nobody. */
+async function accepted(program: Program, count: number): Promise<void> {
+  const port = (await program.logged(/admin port port=\d+/)).split('=')[1]
+  const read = async () => (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+  while (!(await read()).includes(`pgws_messages_received_total ${count}\n`))
+    await new Promise((resolve) => setTimeout(resolve, 5))
+}
 
 test('on SIGTERM 3,000 accepted messages are in the database, every client sees 1001, and the exit code is 0', async () => {
   const program = await start({ PGWS_DB_URI: server.uri })
@@ -31,7 +39,7 @@ test('on SIGTERM 3,000 accepted messages are in the database, every client sees 
 })
 
 test('on SIGTERM under load nothing that was accepted is lost, each sender in order', async () => {
-  const program = await start({ PGWS_DB_URI: server.uri, PGWS_ADMIN_PORT: '0' })
+  const program = await start({ PGWS_DB_URI: server.uri })
   const sql = postgres(server.uri, { max: 1 })
   const inDatabase: string[] = []
   await sql.listen('postgres-websockets-listener', (text) => inDatabase.push(payloadOf(text)))
@@ -60,13 +68,19 @@ test('on SIGTERM under load nothing that was accepted is lost, each sender in or
 })
 
 test('on SIGTERM while the database is away the exit code is 1 and the number of lost messages is in the log', async () => {
-  const program = await start({ PGWS_DB_URI: server.uri, PGWS_CHECK_LISTENER_INTERVAL: '1000', PGWS_SHUTDOWN_TIMEOUT: '700' })
+  const program = await start({
+    PGWS_DB_URI: server.uri,
+    PGWS_CHECK_LISTENER_INTERVAL: '1000',
+    PGWS_SHUTDOWN_TIMEOUT: '700',
+    PGWS_ADMIN_PORT: '0',
+  })
   const client = await connect(`${program.origin}/away/${await token({ mode: 'rw' })}`)
   client.send('before')
   await client.next()
   await server.stop('immediate')
   await program.logged(/listener lost/)
   for (let index = 0; index < 42; index++) client.send('lost')
+  await accepted(program, 43)
   const began = Date.now()
   program.signal('SIGTERM')
   expect(await program.exited).toBe(1)
@@ -81,10 +95,12 @@ test('a second signal ends the server at once', async () => {
   const program = await start({
     PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
     PGWS_SHUTDOWN_TIMEOUT: '60000',
+    PGWS_ADMIN_PORT: '0',
   })
   const client = await connect(`${program.origin}/twice/${await token({ mode: 'rw' })}`)
   proxy.swallow()
   client.send('never answered')
+  await accepted(program, 1)
   await client.close()
   program.signal('SIGTERM')
   await program.logged(/draining/)
@@ -98,11 +114,12 @@ test('while it drains the server takes no further connection', async () => {
   const program = await start({
     PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
     PGWS_SHUTDOWN_TIMEOUT: '1500',
+    PGWS_ADMIN_PORT: '0',
   })
   const client = await connect(`${program.origin}/late/${await token({ mode: 'rw' })}`)
   proxy.swallow()
   client.send('never answered')
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  await accepted(program, 1)
   program.signal('SIGTERM')
   await program.logged(/draining/)
   await expect(handshake(program.port, `/late/${await token({ mode: 'r' })}`)).rejects.toThrow()
