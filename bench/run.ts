@@ -1,0 +1,263 @@
+/**
+ * Owns `npm run bench`: one load on three servers side by side in one run, as ratios. `--quick` is a short form that only shows that it
+ * works; its figures decide nothing.
+ */
+import { spawn } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import postgres from 'postgres'
+import { startPostgres } from '../test/support/postgres.ts'
+import { binary } from '../test/support/program.ts'
+import { secret, token } from '../test/support/token.ts'
+import { openCrowd } from './clients.ts'
+
+const quick = process.argv.includes('--quick')
+const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
+const ROUNDS = quick ? 1 : 3
+const CHANNEL = 'postgres-websockets-listener'
+
+const database = await startPostgres({ settings: { max_connections: '100' } })
+const sql = postgres(database.uri, { max: 1, onnotice: () => undefined })
+const given = await token({ mode: 'rw' })
+
+interface Subject {
+  readonly name: string
+  readonly command: readonly string[]
+}
+
+const here = (name: string): string => resolve(import.meta.dir, name)
+const subjects: readonly Subject[] = [
+  { name: 'this server', command: [binary] },
+  { name: 'ceiling', command: [process.execPath, here('ceiling.ts')] },
+  { name: 'peer', command: ['node', here('peer.mjs')] },
+]
+
+interface Running {
+  readonly port: number
+  /** Seconds of CPU time so far. */
+  cpu(): number
+  /** Resident bytes. */
+  memory(): number
+  /** Milliseconds from its start until it said that it listens. */
+  readonly startedIn: number
+  stop(): Promise<void>
+}
+
+async function start({ command }: Subject): Promise<Running> {
+  const [program = '', ...args] = command
+  const began = performance.now()
+  const env = {
+    ...process.env,
+    PGWS_DB_URI: database.uri,
+    PGWS_PORT: '0',
+    PGWS_HOST: '127.0.0.1',
+    PGWS_JWT_SECRET: secret,
+    PGWS_LOG_LEVEL: 'warning',
+  }
+  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const port = await new Promise<number>((bound, failed) => {
+    child.once('exit', (code) => failed(new Error(`${program} ended with ${code}`)))
+    child.stdout.on('data', (chunk) => {
+      const found = /Listening on port (\d+)/.exec(String(chunk))
+      if (found) bound(Number(found[1]))
+    })
+  })
+  const startedIn = performance.now() - began
+  const proc = (name: string): string => readFileSync(`/proc/${child.pid}/${name}`, 'utf8')
+  // The first LISTEN may stand later than the port.
+  for (;;) {
+    try {
+      await (await openCrowd(port, [`/started/${given}`])).close()
+      break
+    } catch {
+      await Bun.sleep(5)
+    }
+  }
+  return {
+    port,
+    // Of all threads, in nanoseconds; the process's own times come in steps of 10 ms.
+    cpu: () =>
+      readdirSync(`/proc/${child.pid}/task`).reduce(
+        (sum, task) => sum + Number(proc(`task/${task}/schedstat`).split(' ')[0]),
+        0,
+      ) / 1e9,
+    memory: () => Number(/VmRSS:\s+(\d+)/.exec(proc('status'))?.[1]) * 1024,
+    startedIn,
+    async stop() {
+      child.removeAllListeners('exit')
+      const gone = new Promise((done) => child.once('exit', done))
+      child.kill('SIGKILL')
+      await gone
+    },
+  }
+}
+
+const path = (channel: string): string => `/${channel}/${given}`
+
+const times = (count: number, text: string): string[] => Array<string>(count).fill(text)
+
+/** Notifies messages in one transaction. */
+const notify = (channel: string, count: number) =>
+  sql`select count(pg_notify(${CHANNEL}, json_build_object('event', 'WebsocketMessage', 'channel', ${channel}::text, 'n', n, 'payload', repeat('x', 100))::text))
+    from generate_series(1, ${count}::int) as n`
+
+type Figures = Record<string, number>
+
+interface Work {
+  readonly name: string
+  /** What is measured, with its unit; the first is what the table compares. */
+  run(server: Running): Promise<Figures>
+  readonly subjects?: readonly string[]
+}
+
+async function burst(server: Running, readers: number, messages: number): Promise<Figures> {
+  const crowd = await openCrowd(server.port, times(readers, path('burst')))
+  const deliveries = readers * messages
+  for (const warmUp of [true, false]) {
+    const cpu = server.cpu()
+    const began = performance.now()
+    const all = crowd.expect(deliveries)
+    await notify('burst', messages)
+    await all
+    const seconds = (performance.now() - began) / 1000
+    if (!warmUp) {
+      const used = server.cpu() - cpu
+      await crowd.close()
+      return { 'CPU-s per million deliveries': (used / deliveries) * 1e6, 'deliveries/s': deliveries / seconds }
+    }
+  }
+  throw new Error('unreachable')
+}
+
+async function paced(server: Running, readers: number, messages: number): Promise<Figures> {
+  const crowd = await openCrowd(server.port, times(readers, path('paced')))
+  const latencies: number[] = []
+  const cpu = server.cpu()
+  for (let index = 0; index < messages; index++) {
+    const began = performance.now()
+    const all = crowd.expect(readers)
+    void notify('paced', 1).execute()
+    await all
+    latencies.push(performance.now() - began)
+    await Bun.sleep(Math.max(0, 20 - (performance.now() - began)))
+  }
+  const used = server.cpu() - cpu
+  await crowd.close()
+  return { 'CPU-s per million deliveries': (used / (readers * messages)) * 1e6, 'p50 in ms': median(latencies) }
+}
+
+async function write(server: Running, writers: number, messages: number): Promise<Figures> {
+  const crowd = await openCrowd(server.port, times(writers, path('write')))
+  // A session that LISTENs itself tells when all are committed; the writers read them too, as they do in a chat.
+  const results: Figures[] = []
+  for (let round = 0; round < 2; round++) {
+    const cpu = server.cpu()
+    const began = performance.now()
+    const all = crowd.expect(writers * writers * messages)
+    for (let writer = 0; writer < writers; writer++) crowd.write(writer, `message of writer ${writer}`, messages)
+    await all
+    const seconds = (performance.now() - began) / 1000
+    results.push({
+      'messages/s': (writers * messages) / seconds,
+      'CPU-µs per message': ((server.cpu() - cpu) / (writers * messages)) * 1e6,
+    })
+  }
+  await crowd.close()
+  return results[1] ?? {}
+}
+
+async function idle(server: Running, connections: number): Promise<Figures> {
+  const before = server.memory()
+  const crowd = await openCrowd(server.port, times(connections, path('idle')))
+  await Bun.sleep(500)
+  const used = server.memory() - before
+  await crowd.close()
+  return { 'kB per connection': used / connections / 1000 }
+}
+
+async function opening(server: Running, connections: number): Promise<Figures> {
+  const cpu = server.cpu()
+  const crowd = await openCrowd(server.port, times(connections, path('open')), connections)
+  const used = server.cpu() - cpu
+  await crowd.close()
+  return { 'CPU-ms per connection': (used / connections) * 1000 }
+}
+
+/** Each reader alone on its channel; one message to each. */
+async function manyChannels(server: Running, channels: number): Promise<Figures> {
+  const crowd = await openCrowd(
+    server.port,
+    Array.from({ length: channels }, (_, index) => path(`many-${index}`)),
+  )
+  const messages = 20_000
+  const cpu = server.cpu()
+  const all = crowd.expect(messages)
+  await sql`select count(pg_notify(${CHANNEL}, json_build_object('channel', 'many-' || n % ${channels}::int, 'n', n, 'payload', repeat('x', 100))::text))
+    from generate_series(1, ${messages}::int) as n`
+  await all
+  const used = server.cpu() - cpu
+  await crowd.close()
+  return { 'CPU-µs per message': (used / messages) * 1e6 }
+}
+
+const size = (full: number, short: number): number => (quick ? short : full)
+const ours = ['this server']
+
+const works: readonly Work[] = [
+  { name: 'burst to 1,000 readers', run: (server) => burst(server, size(1000, 100), size(1000, 100)) },
+  { name: 'burst to 50 readers', run: (server) => burst(server, size(50, 10), size(20_000, 1000)) },
+  { name: 'paced to 1,000 readers', run: (server) => paced(server, size(1000, 100), size(250, 10)) },
+  {
+    name: 'paced to one reader',
+    run: (server) => paced(server, 1, size(300, 20)).then(({ 'p50 in ms': p50 = 0 }) => ({ 'p50 in ms': p50 })),
+  },
+  { name: 'writes of 20 clients', run: (server) => write(server, size(20, 5), size(1000, 100)) },
+  { name: '1,000 idle connections', run: (server) => idle(server, size(1000, 100)) },
+  { name: '9,000 idle connections', run: (server) => idle(server, size(9000, 200)) },
+  { name: 'opening 5,000 at once', run: (server) => opening(server, size(5000, 100)) },
+  { name: '90 channels', subjects: ours, run: (server) => manyChannels(server, 90) },
+  { name: '9,000 channels', subjects: ours, run: (server) => manyChannels(server, size(9000, 300)) },
+  { name: 'start', run: async (server) => ({ 'ms to listening': server.startedIn, 'MB resident': server.memory() / 1e6 }) },
+]
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((one, other) => one - other)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}
+
+const results: { work: string; unit: string; values: Record<string, number> }[] = []
+const show = (value: number | undefined): string =>
+  value === undefined ? '–' : value >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(3)
+
+console.log('| work | measured | this server | ceiling | peer | to the ceiling | to the peer |')
+console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: |')
+for (const work of works.filter(({ name }) => only.length === 0 || only.some((text) => name.includes(text)))) {
+  const samples = new Map<string, Map<string, number[]>>()
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const subject of subjects.filter(({ name }) => work.subjects?.includes(name) ?? true)) {
+      const server = await start(subject)
+      const figures = await work.run(server)
+      await server.stop()
+      for (const [unit, value] of Object.entries(figures)) {
+        const byName = samples.get(unit) ?? new Map<string, number[]>()
+        samples.set(unit, byName.set(subject.name, [...(byName.get(subject.name) ?? []), value]))
+      }
+    }
+  }
+  for (const [unit, byName] of samples) {
+    const values = Object.fromEntries([...byName].map(([name, list]) => [name, median(list)]))
+    const own = values['this server'] ?? Number.NaN
+    const ratio = (other: number | undefined): string => (other === undefined ? '–' : `${(own / other).toPrecision(3)} ×`)
+    console.log(
+      `| ${work.name} | ${unit} | ${show(own)} | ${show(values.ceiling)} | ${show(values.peer)} | ${ratio(values.ceiling)} | ${ratio(values.peer)} |`,
+    )
+    results.push({ work: work.name, unit, values })
+  }
+}
+
+const out = resolve(import.meta.dir, '../dist')
+mkdirSync(out, { recursive: true })
+writeFileSync(resolve(out, 'bench.json'), `${JSON.stringify({ quick, rounds: ROUNDS, results }, null, 2)}\n`)
+await sql.end()
+await database.stop()
+process.exit()
