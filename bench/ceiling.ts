@@ -15,7 +15,7 @@ async function send(): Promise<void> {
   isSending = false
 }
 
-let stamp = 0
+let stamp = Date.now() * 1000
 const server = Bun.serve<{ channel: string }>({
   hostname: '127.0.0.1',
   port: Number(process.env.PGWS_PORT),
@@ -32,7 +32,7 @@ const server = Bun.serve<{ channel: string }>({
     message(socket, payload) {
       queue.push(
         JSON.stringify({
-          claims: { message_delivered_at: ++stamp },
+          claims: { mode: 'rw', message_delivered_at: ++stamp },
           event: 'WebsocketMessage',
           payload,
           channel: socket.data.channel,

@@ -9,11 +9,23 @@ import { members } from './json.ts'
 /** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */
 export const NOTIFICATION_BYTES = 8000
 
+/** What stands around the payload of every message that one client sends to one channel. */
+export interface Frame {
+  /** Up to the time stamp. */
+  readonly head: string
+  /** From behind the stamp up to the payload. */
+  readonly middle: string
+  /** From behind the payload. */
+  readonly end: string
+  /** UTF-8 bytes of all but the payload. */
+  readonly bytes: number
+}
+
 /** A notification without its time stamp. */
 export interface Envelope {
   readonly head: string
   readonly tail: string
-  /** UTF-8 bytes of the whole notification, the stamp included. */
+  /** UTF-8 bytes of the whole notification, the stamp included; never less, and exact wherever NOTIFY's limit is near. */
   readonly bytes: number
 }
 
@@ -32,27 +44,41 @@ export function envelopeHead(claims: string, only?: readonly string[]): string {
   return `{"claims":{${texts.join('')}"${STAMP_CLAIM}":`
 }
 
-/** What follows an envelope's payload: the channel, and further members of server events. */
-export function envelopeEnd(channel: string, more: Readonly<Record<string, unknown>> = {}): string {
-  return `,${JSON.stringify({ channel, ...more }).slice(1)}`
+/** @param more further members of a server event. */
+export function envelopeFrame(head: string, event: string, channel: string, more: Readonly<Record<string, unknown>> = {}): Frame {
+  const middle = `},"event":"${event}","payload":`
+  const end = `,${JSON.stringify({ channel, ...more }).slice(1)}`
+  return { head, middle, end, bytes: Buffer.byteLength(head) + STAMP_BYTES + middle.length + Buffer.byteLength(end) }
 }
+
+/** The frames of a client's messages, one for each of its channels. */
+export function envelopeFrames(claims: string, channels: readonly string[], only?: readonly string[]): readonly Frame[] {
+  const head = envelopeHead(claims, only)
+  return channels.map((channel) => envelopeFrame(head, 'WebsocketMessage', channel))
+}
+
+/** The most bytes of UTF-8 that a unit of UTF-16 takes. */
+const UNIT_BYTES = 3
 
 /**
  * Wraps a payload.
  *
  * @param payload a JSON text.
  */
-export function envelope(head: string, event: string, payload: string, end: string): Envelope {
-  const tail = `},"event":"${event}","payload":${payload}${end}`
-  return { head, tail, bytes: byteLength(head) + STAMP_BYTES + byteLength(tail) }
+export function envelope({ head, middle, end, bytes }: Frame, payload: string): Envelope {
+  const most = bytes + UNIT_BYTES * payload.length
+  return {
+    head,
+    tail: middle + payload + end,
+    // Counting costs more than all the rest, and short messages are far from the limit.
+    bytes: most < NOTIFICATION_BYTES ? most : bytes + Buffer.byteLength(payload),
+  }
 }
-
-const byteLength = (text: string): number => Buffer.byteLength(text)
 
 /** The text that PostgreSQL carries. */
 export function notificationOf({ head, tail }: Envelope, stamp: number): string {
-  const fraction = String(stamp % 1_000_000).padStart(6, '0')
-  return `${head}${Math.floor(stamp / 1_000_000)}.${fraction}${tail}`
+  const digits = String(stamp)
+  return `${head}${digits.slice(0, -6)}.${digits.slice(-6)}${tail}`
 }
 
 /**
@@ -65,10 +91,12 @@ export function nextStamp(previous: number, now: number): number {
   return Math.max(previous + 1, Math.floor(now * 1000))
 }
 
+const BRACE = '{'.charCodeAt(0)
+
 /** The channel that a notification names: the string member `channel` of a JSON object; undefined when it names none. */
 export function channelOf(notification: string): string | undefined {
-  // Whatever else it is, a text that does not end an object names no channel; most such texts are spared a thrown error.
-  if (!/^\s*\{/.test(notification)) return undefined
+  // What does not begin like an object is spared a thrown error.
+  if (notification.charCodeAt(0) !== BRACE && !/^\s*\{/.test(notification)) return undefined
   try {
     const { channel } = JSON.parse(notification)
     return typeof channel === 'string' ? channel : undefined

@@ -17,6 +17,8 @@ export interface KeyringOptions {
   /** Reads the key set; undefined where there is none. */
   readonly read: (() => Promise<readonly Key[]>) | undefined
   readonly log: Log
+  /** A clock that never goes back, in milliseconds. */
+  readonly now?: () => number
 }
 
 /** Milliseconds after which a key set that was fetched is fetched again, so that a key taken out of it verifies no more. */
@@ -28,7 +30,7 @@ const COOL_DOWN = 30_000
 /** The longest wait, in milliseconds, before a key server that failed is asked again. */
 const LONGEST_RETRY = 60_000
 
-export function createKeyring({ keys, read, log }: KeyringOptions): Keyring {
+export function createKeyring({ keys, read, log, now = () => performance.now() }: KeyringOptions): Keyring {
   let configured = keys
   let fetched: readonly Key[] | undefined
   let fetching: Promise<void> | undefined
@@ -39,7 +41,7 @@ export function createKeyring({ keys, read, log }: KeyringOptions): Keyring {
 
   async function fetchKeys(reader: () => Promise<readonly Key[]>): Promise<void> {
     clearTimeout(timer)
-    fetchedAt = performance.now()
+    fetchedAt = now()
     try {
       fetched = await reader()
       failures = 0
@@ -78,7 +80,7 @@ export function createKeyring({ keys, read, log }: KeyringOptions): Keyring {
       if (fetched === undefined && result.refused !== 'TOKEN_MALFORMED')
         return fetching !== undefined ? checkAfterRefresh(token) : refuse('KEYS_UNAVAILABLE')
       if (result.refused !== 'KEY_UNKNOWN') return result
-      return fetching !== undefined || performance.now() - fetchedAt > COOL_DOWN ? checkAfterRefresh(token) : result
+      return fetching !== undefined || now() - fetchedAt > COOL_DOWN ? checkAfterRefresh(token) : result
     },
     replace(replacement) {
       configured = replacement

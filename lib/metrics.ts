@@ -4,12 +4,17 @@
  */
 
 export interface Counter {
-  /** @param label the value of the counter's label, where it has one. */
-  add(amount?: number, label?: string | number): void
+  add(amount?: number): void
+}
+
+export interface LabelledCounter {
+  /** @param value of the label. */
+  add(value: string | number): void
 }
 
 export interface Histogram {
-  observe(value: number): void
+  /** @param times how often the value was seen. */
+  observe(value: number, times?: number): void
 }
 
 /** What a gauge reads when it is asked: a number, or one for each value of its label. */
@@ -26,15 +31,25 @@ export function createMetrics() {
   const parts: (() => string)[] = []
   const describe = (name: string, type: string, help: string): string => `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`
 
-  function counter(name: string, help: string, label?: string): Counter {
-    const values = new Map<string, number>(label === undefined ? [['', 0]] : [])
+  function counter(name: string, help: string): Counter {
+    let count = 0
+    parts.push(() => describe(name, 'counter', help) + sample(name, undefined, '', count))
+    return {
+      add(amount = 1) {
+        count += amount
+      },
+    }
+  }
+
+  function labelled(name: string, help: string, label: string): LabelledCounter {
+    const values = new Map<string, number>()
     parts.push(
       () => describe(name, 'counter', help) + [...values].map(([value, count]) => sample(name, label, value, count)).join(''),
     )
     return {
-      add(amount = 1, value = '') {
+      add(value) {
         const key = String(value)
-        values.set(key, (values.get(key) ?? 0) + amount)
+        values.set(key, (values.get(key) ?? 0) + 1)
       },
     }
   }
@@ -64,20 +79,20 @@ export function createMetrics() {
       )
     })
     return {
-      observe(value) {
+      observe(value, times = 1) {
         let index = 0
         while (index < bounds.length && value > (bounds[index] ?? 0)) index++
-        counts[index] = (counts[index] ?? 0) + 1
-        sum += value
+        counts[index] = (counts[index] ?? 0) + times
+        sum += value * times
       },
     }
   }
 
   return {
     gauge,
-    opened: counter('pgws_connections_opened_total', 'Connections opened, by mode.', 'mode'),
-    refused: counter('pgws_upgrades_refused_total', 'Upgrades refused, by reason.', 'reason'),
-    closed: counter('pgws_connections_closed_total', 'Connections closed, by close code.', 'code'),
+    opened: labelled('pgws_connections_opened_total', 'Connections opened, by mode.', 'mode'),
+    refused: labelled('pgws_upgrades_refused_total', 'Upgrades refused, by reason.', 'reason'),
+    closed: labelled('pgws_connections_closed_total', 'Connections closed, by close code.', 'code'),
     slowReaders: counter('pgws_slow_readers_disconnected_total', 'Connections dropped because too much waited for them.'),
     received: counter('pgws_messages_received_total', 'Messages received from clients.'),
     receivedBytes: counter('pgws_message_bytes_received_total', 'Bytes of messages received from clients.'),

@@ -31,8 +31,7 @@ export interface Notifier {
   stop(): number
 }
 
-interface Message {
-  readonly envelope: Envelope
+interface Message extends Envelope {
   /** By the clock that never goes back, in milliseconds. */
   readonly acceptedAt: number
   readonly refused: () => void
@@ -53,7 +52,7 @@ interface Probe {
 /** PostgreSQL sends 1,000 notifications a statement nearly as fast as more, and a refused one is found among them in ten steps. */
 const BATCH = 1000
 
-/** What may wait: bytes of notifications, each with an allowance for what it costs beside its text. */
+/** What may wait: the messages' lengths, each with an allowance for what it costs beside its text. */
 const QUEUE_BYTES = 64 * 1024 * 1024
 const MESSAGE_BYTES = 200
 
@@ -83,11 +82,11 @@ export function createNotifier(database: Database, channel: string, log: Log, me
   let idle: (() => void)[] = []
   const backoff: Backoff = createBackoff()
 
-  const cost = ({ bytes }: Envelope): number => bytes + MESSAGE_BYTES
+  const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
 
-  const stamped = ({ envelope }: Message): string => {
+  const stamped = (message: Message): string => {
     stamp = nextStamp(stamp, Date.now())
-    return notificationOf(envelope, stamp)
+    return notificationOf(message, stamp)
   }
 
   async function connected(): Promise<Connection> {
@@ -110,7 +109,7 @@ export function createNotifier(database: Database, channel: string, log: Log, me
     if (again) return again
     const messages = queue.splice(0, BATCH)
     if (messages.length === 0) return undefined
-    queuedBytes -= messages.reduce((sum, { envelope }) => sum + cost(envelope), 0)
+    queuedBytes -= messages.reduce((sum, message) => sum + cost(message), 0)
     return { messages, notifications: messages.map(stamped) }
   }
 
@@ -201,11 +200,11 @@ export function createNotifier(database: Database, channel: string, log: Log, me
 
   return {
     send(messages, refused) {
-      const bytes = messages.reduce((sum, message) => sum + cost(message), 0)
-      if (isStopped || queuedBytes + bytes > QUEUE_BYTES) return false
-      queuedBytes += bytes
+      const total = messages.reduce((sum, message) => sum + cost(message), 0)
+      if (isStopped || queuedBytes + total > QUEUE_BYTES) return false
+      queuedBytes += total
       const acceptedAt = performance.now()
-      for (const envelope of messages) queue.push({ envelope, acceptedAt, refused })
+      for (const { head, tail, bytes } of messages) queue.push({ head, tail, bytes, acceptedAt, refused })
       wake()
       return true
     },

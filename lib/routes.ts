@@ -96,7 +96,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   }
 
   function reject(context: Context, code: RefusalCode): Response {
-    metrics.refused.add(1, code.toLowerCase())
+    metrics.refused.add(code.toLowerCase())
     log.info('upgrade refused', { status: refusals[code].status, reason: refusals[code].reason })
     return answer(context, code)
   }

@@ -62,7 +62,23 @@ export function createServer({ config, runtime, log, version, usage, lost, pingE
   const database = createDatabase(() => conninfo)
   const keyring = createKeyring({ keys: config.keys, read: config.jwksUrl && createKeyReader(config.jwksUrl), log })
   const notifier = createNotifier(database, config.listenChannel, log, metrics)
-  const meta = createMetaEvents({ channel: config.metaChannel, events: config.metaEvents, notifier, log })
+  const meta = createMetaEvents({
+    channel: config.metaChannel,
+    events: config.metaEvents,
+    forwardClaims: config.forwardClaims,
+    notifier,
+    log,
+  })
+
+  /** What came in the read under way, all of which is handed on in one tick. */
+  const read = { at: 0, notifications: 0, deliveries: 0, bytes: 0 }
+  const record = (): void => {
+    metrics.toSocket.observe((performance.now() - read.at) / 1000, read.notifications)
+    metrics.notifications.add(read.notifications)
+    metrics.delivered.add(read.deliveries)
+    metrics.deliveredBytes.add(read.bytes)
+    read.notifications = read.deliveries = read.bytes = 0
+  }
 
   const matches = createMatcher(config.databaseChannels ?? [])
   const hub = createHub({
@@ -84,13 +100,13 @@ export function createServer({ config, runtime, log, version, usage, lost, pingE
     checkInterval: config.checkInterval,
     log,
     notified: (channel, notification) => {
-      const arrived = performance.now()
-      const target = channel === config.listenChannel ? (channelOf(notification) ?? channel) : channel
-      const readers = hub.deliver(target, notification)
-      metrics.notifications.add()
-      metrics.delivered.add(readers)
-      metrics.deliveredBytes.add(readers * notification.length)
-      metrics.toSocket.observe((performance.now() - arrived) / 1000)
+      if (read.notifications++ === 0) {
+        read.at = performance.now()
+        queueMicrotask(record)
+      }
+      const readers = hub.deliver(channel === config.listenChannel ? (channelOf(notification) ?? channel) : channel, notification)
+      read.deliveries += readers
+      read.bytes += readers * notification.length
     },
     lost: () => {
       if (stopping !== undefined) return false

@@ -1,5 +1,5 @@
 /** Owns connected clients: what happens when one opens, sends, falls silent, reads too slowly, expires and closes. */
-import { envelope, envelopeEnd, envelopeHead, NOTIFICATION_BYTES } from './envelope.ts'
+import { envelope, envelopeFrames, type Frame, NOTIFICATION_BYTES } from './envelope.ts'
 import type { Grant } from './grant.ts'
 import type { Hub } from './hub.ts'
 import type { Log } from './log.ts'
@@ -14,10 +14,8 @@ export interface Session {
   readonly grant: Grant
   /** Whether it is told what it may have missed. */
   readonly isTold: boolean
-  /** The beginning of this client's envelopes. */
-  readonly head: string
-  /** The ends of its envelopes, one a channel. */
-  readonly ends: readonly string[]
+  /** The parts of this client's envelopes around a message, one a channel. */
+  readonly frames: readonly Frame[]
   /** UNIX time in milliseconds. */
   openedAt: number
   /** Rounds of pings since the client was last heard. */
@@ -25,6 +23,8 @@ export interface Session {
   expiry: ReturnType<typeof setTimeout> | undefined
   /** Why the server closed it. */
   closure: ClosureCode | undefined
+  /** Closes it when the database refuses one of its messages; made with the first. */
+  refused: (() => void) | undefined
   /** The second in which its messages are counted, in milliseconds, and their number. */
   second: number
   messages: number
@@ -151,14 +151,14 @@ export function createSessions(options: SessionsOptions): Sessions {
   }
 
   function send(socket: Socket<Session>, text: string): void {
-    const { head, ends } = socket.data
+    const { data } = socket
     const payload = JSON.stringify(text)
-    const messages = ends.map((end) => envelope(head, 'WebsocketMessage', payload, end))
-    if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(socket, 'TOO_LARGE')
-    const refused = (): void => {
-      if (socket.data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
+    data.refused ??= () => {
+      if (data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
     }
-    if (!notifier.send(messages, refused)) close(socket, 'BUFFER_FULL')
+    const messages = data.frames.map((frame) => envelope(frame, payload))
+    if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(socket, 'TOO_LARGE')
+    if (!notifier.send(messages, data.refused)) close(socket, 'BUFFER_FULL')
   }
 
   function leave(session: Session): void {
@@ -179,12 +179,12 @@ export function createSessions(options: SessionsOptions): Sessions {
       const session: Session = {
         grant,
         isTold: isTold && grant.canRead,
-        head: envelopeHead(grant.claims, options.forwardClaims),
-        ends: grant.canWrite ? grant.channels.map((channel) => envelopeEnd(channel)) : [],
+        frames: grant.canWrite ? envelopeFrames(grant.claims, grant.channels, options.forwardClaims) : [],
         openedAt: 0,
         silentRounds: 0,
         expiry: undefined,
         closure: undefined,
+        refused: undefined,
         second: 0,
         messages: 0,
         backlog: 0,
@@ -202,9 +202,9 @@ export function createSessions(options: SessionsOptions): Sessions {
       for (const channel of readable(data)) socket.subscribe(channel)
       data.delivered = deliveredTo(data)
       data.openedAt = Date.now()
-      metrics.opened.add(1, modeOf(data.grant))
+      metrics.opened.add(modeOf(data.grant))
       watchExpiry(socket)
-      meta.opened(data.head, data.grant.channels)
+      meta.opened(data.grant)
     },
     message(socket, message) {
       const { data } = socket
@@ -233,9 +233,9 @@ export function createSessions(options: SessionsOptions): Sessions {
       leave(data)
       // The frame that this server sent says why; a client's echo of it does not.
       const said = data.closure === undefined ? { code, reason } : closures[data.closure]
-      metrics.closed.add(1, said.code)
+      metrics.closed.add(said.code)
       log.debug('client closed', said)
-      meta.closed(data.head, data.grant.channels, {
+      meta.closed(data.grant, {
         code: said.code,
         reason: said.reason,
         seconds: (Date.now() - data.openedAt) / 1000,

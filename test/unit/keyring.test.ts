@@ -1,0 +1,81 @@
+import { expect, test } from 'bun:test'
+import { exportJWK, generateKeyPair } from 'jose'
+import { createKeyring } from '../../lib/keyring.ts'
+import { createLog } from '../../lib/log.ts'
+import { type Key, readKeys } from '../../lib/token.ts'
+import { bytes, token } from '../support/token.ts'
+
+const log = createLog({ write: () => undefined })
+
+async function pair(kid: string) {
+  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
+  const keys = readKeys(bytes(JSON.stringify({ ...(await exportJWK(publicKey)), kid })))
+  return { keys, token: await token({ kid }, privateKey, { alg: 'ES256', kid }) }
+}
+
+/** A keyring over a set that a test changes, with a clock that a test turns. */
+async function keyring(first: readonly Key[]) {
+  const state = { keys: first, reads: 0, time: 0 }
+  const ring = createKeyring({
+    keys: [],
+    read: async () => {
+      state.reads++
+      return state.keys
+    },
+    log,
+    now: () => state.time,
+  })
+  // The first answer waits for the first set.
+  await ring.verify('e30.e30.e30')
+  return { ring, state }
+}
+
+const outcome = async (answer: unknown): Promise<string> => {
+  const result = (await answer) as { refused?: string }
+  return result.refused ?? 'verified'
+}
+
+test('a known key verifies at once, without asking the key server', async () => {
+  const one = await pair('one')
+  const { ring, state } = await keyring(one.keys)
+  const answer = ring.verify(one.token)
+  expect(answer).not.toBeInstanceOf(Promise)
+  expect(await outcome(answer)).toBe('verified')
+  expect(state.reads).toBe(1)
+  ring.stop()
+})
+
+test('an unknown kid fetches the set again after the cool-down, once for all who wait', async () => {
+  const [one, two] = [await pair('one'), await pair('two')]
+  const { ring, state } = await keyring(one.keys)
+  state.keys = [...one.keys, ...two.keys]
+  state.time = 29_999
+  expect(await outcome(ring.verify(two.token))).toBe('KEY_UNKNOWN')
+  state.time = 30_001
+  expect(await Promise.all([two, two, one, two].map(({ token }) => outcome(ring.verify(token))))).toEqual(
+    Array(4).fill('verified'),
+  )
+  expect(state.reads).toBe(2)
+  ring.stop()
+})
+
+test('a bad signature under a known kid fetches nothing', async () => {
+  const one = await pair('one')
+  const { ring, state } = await keyring(one.keys)
+  state.time = 1e9
+  expect(await outcome(ring.verify(`${one.token.slice(0, -6)}AAAAAA`))).toBe('TOKEN_NOT_VERIFIED')
+  expect(state.reads).toBe(1)
+  ring.stop()
+})
+
+test('a key that is taken out of the set verifies no more', async () => {
+  const [one, two] = [await pair('one'), await pair('two')]
+  const { ring, state } = await keyring([...one.keys, ...two.keys])
+  state.keys = two.keys
+  state.time = 30_001
+  const unknown = await pair('three')
+  expect(await outcome(ring.verify(unknown.token))).toBe('KEY_UNKNOWN')
+  expect(await outcome(ring.verify(one.token))).toBe('KEY_UNKNOWN')
+  expect(await outcome(ring.verify(two.token))).toBe('verified')
+  ring.stop()
+})
