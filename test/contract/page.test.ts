@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
 import chromium from '@sparticuz/chromium'
 import { type Browser, type Page, chromium as playwright } from 'playwright-core'
 import { parseEnvFile } from '../../lib/env-file.ts'
@@ -23,7 +24,7 @@ beforeAll(async () => {
     PGWS_ROOT_PATH: resolve(root, 'client-example'),
   })
   browser = await playwright.launch({
-    executablePath: await chromium.executablePath(),
+    executablePath: await unpackChromium(),
     args: [
       // In a single process, closing the last page ends the browser.
       ...chromium.args.filter((flag) => flag !== '--single-process'),
@@ -39,6 +40,17 @@ afterAll(async () => {
   await browser.close()
   await program.stop()
 })
+
+/** The package unpacks into the folder of temporary files under a fixed name, where another user's may lie. */
+async function unpackChromium(): Promise<string> {
+  const shared = process.env.TMPDIR
+  process.env.TMPDIR = join(tmpdir(), `pgws-chromium-${process.getuid?.()}`)
+  mkdirSync(process.env.TMPDIR, { recursive: true })
+  const path = await chromium.executablePath()
+  if (shared === undefined) delete process.env.TMPDIR
+  else process.env.TMPDIR = shared
+  return path
+}
 
 async function open(options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
   const page = await browser.newPage(options)
