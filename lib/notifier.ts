@@ -67,6 +67,9 @@ const SEND = `select count(pg_notify($1, notification)) from unnest(string_to_ar
  */
 const PASSING = /^(08|40|53|54|55|57|58|25006)/
 
+/** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
+const QUEUE_FULL = '54000'
+
 export function createNotifier(database: Database, channel: string, log: Log, metrics: Metrics): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
@@ -122,9 +125,13 @@ export function createNotifier(database: Database, channel: string, log: Log, me
       record(batch)
     } catch (error) {
       const fault = asDatabaseError(error)
-      if (!fault.answered || PASSING.test(fault.code)) return await failed(fault)
+      const isPassing = !fault.answered || PASSING.test(fault.code)
+      if (isPassing && fault.code !== QUEUE_FULL) return await failed(fault)
       begun.pop()
-      refuse(batch, fault)
+      if (batch.messages.length > 1) split(batch)
+      else if (isPassing) begun.push(batch)
+      else refuse(batch, fault)
+      if (isPassing) await failed(fault)
     }
   }
 
@@ -134,12 +141,12 @@ export function createNotifier(database: Database, channel: string, log: Log, me
     for (const { acceptedAt } of messages) metrics.toCommit.observe((now - acceptedAt) / 1000)
   }
 
-  function refuse({ messages, notifications }: Batch, fault: DatabaseError): void {
-    if (messages.length === 1) {
-      log.warning('message refused by the database', { code: fault.code, reason: fault.message })
-      messages[0]?.refused()
-      return
-    }
+  function refuse({ messages }: Batch, fault: DatabaseError): void {
+    log.warning('message refused by the database', { code: fault.code, reason: fault.message })
+    messages[0]?.refused()
+  }
+
+  function split({ messages, notifications }: Batch): void {
     const half = messages.length >> 1
     begun.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
     begun.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })

@@ -1,0 +1,19 @@
+import { expect, test } from 'bun:test'
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+
+const root = resolve(import.meta.dir, '../..')
+
+test(
+  'the benchmark runs on all three servers, whatever its figures',
+  () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['bench/run.ts', '--quick'], { cwd: root, encoding: 'utf8' })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const { results } = JSON.parse(readFileSync(resolve(root, 'dist/bench.json'), 'utf8'))
+    for (const name of ['this server', 'ceiling', 'peer'])
+      expect(results.filter((row: { values: object }) => name in row.values).length).toBeGreaterThan(8)
+    expect(stdout).toContain('| burst to 1,000 readers |')
+  },
+  { timeout: 90_000 },
+)
