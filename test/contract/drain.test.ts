@@ -109,7 +109,7 @@ test('a second signal ends the server at once', async () => {
   proxy.close()
 })
 
-test('while it drains the server takes no further connection', async () => {
+test('while it drains the server takes no further connection and is not ready', async () => {
   const proxy = await startProxy(server.port)
   const program = await start({
     PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
@@ -120,8 +120,11 @@ test('while it drains the server takes no further connection', async () => {
   proxy.swallow()
   client.send('never answered')
   await accepted(program, 1)
+  const ready = `http://127.0.0.1:${(await program.logged(/admin port port=\d+/)).split('=')[1]}/ready`
+  expect((await fetch(ready)).status).toBe(200)
   program.signal('SIGTERM')
   await program.logged(/draining/)
+  expect((await fetch(ready)).status).toBe(503)
   await expect(handshake(program.port, `/late/${await token({ mode: 'r' })}`)).rejects.toThrow()
   expect(await program.exited).toBe(1)
   expect(program.stderr()).toContain('messages=1')

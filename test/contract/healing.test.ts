@@ -70,6 +70,24 @@ describe('with an interval set', () => {
     await goesRound(client, 'after')
   })
 
+  test('what is sent while LISTEN alone is away waits until it stands again', async () => {
+    const admin = postgres(server.uri, { max: 1 })
+    await admin.unsafe(`create role few login connection limit 2 password '${server.password}'`)
+    await using program = await start({ ...env(), PGWS_DB_URI: server.uri.replace('//postgres:', '//few:') })
+    await using client = await open(program)
+    await goesRound(client, 'before')
+    // The sending session stays, and takes the one place that is left.
+    await admin.unsafe('alter role few connection limit 1')
+    await admin`select pg_terminate_backend(pid) from pg_stat_activity where usename = 'few' and query like '%pg_listening_channels%'`
+    await program.logged(/cannot listen .*too many connections/)
+    for (let index = 0; index < 50; index++) client.send(String(index))
+    const before = program.stderr().length
+    await program.logged(/cannot listen .*too many connections/, before)
+    await admin.unsafe('alter role few connection limit 2')
+    expect((await client.take(50)).map(payloadOf)).toEqual(Array.from({ length: 50 }, (_, index) => String(index)))
+    await admin.end()
+  })
+
   test('a half-open connection is found within the interval, and healed when the way is free', async () => {
     const proxy = await startProxy(server.port)
     await using program = await start({
