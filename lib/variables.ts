@@ -202,7 +202,7 @@ export const variables = {
   }),
   forwardClaims: variable({
     name: 'PGWS_FORWARD_CLAIMS',
-    default: 'unset: all',
+    default: 'unset (all)',
     example: 'sub,name',
     meaning:
       "Comma-separated claims that go into envelopes. Every reader of a channel sees its writers' claims, and they count against NOTIFY's 8000 bytes.",
@@ -218,7 +218,7 @@ export const variables = {
   }),
   allowedOrigins: variable({
     name: 'PGWS_ALLOWED_ORIGINS',
-    default: 'unset: any',
+    default: 'unset (any)',
     example: 'https://example.org,https://www.example.org',
     meaning:
       'Comma-separated origins from which a browser may open a connection; 403 for others. A client that sends no Origin is no browser.',
