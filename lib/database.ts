@@ -14,7 +14,7 @@ export interface Connection {
   readonly server: Server
   /** Settled when the session has ended, whoever ended it. */
   readonly closed: Promise<void>
-  /** Runs a prepared statement and returns its rows. @throws DatabaseError */
+  /** Runs a statement and returns its rows; what waits for an answer does not hold the next one up. @throws DatabaseError */
   query(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
   /** Ends the session at once. What waits for an answer is rejected. */
   close(): void
@@ -94,7 +94,7 @@ async function open(
   notified: Notified | undefined,
 ): Promise<ListeningConnection> {
   const socket = await openSocket(conninfo, host, encrypted)
-  const session = createSession(conninfo, host, socket)
+  const session = createSession(conninfo, host, socket, channel === undefined)
   try {
     if (channel !== undefined && notified !== undefined) await session.listen(channel, notified)
     const [found] = await session.query(
@@ -125,8 +125,12 @@ const isEncrypted = (socket: Socket): boolean => 'encrypted' in socket && socket
 
 const place = (host: Host): string => (host.isSocket ? host.address : `${host.name}:${host.port}`)
 
-/** Speaks PostgreSQL over a connected socket, until that closes. */
-function createSession(conninfo: Conninfo, host: Host, socket: Socket): Omit<ListeningConnection, 'server'> {
+/**
+ * Speaks PostgreSQL over a connected socket, until that closes.
+ *
+ * @param prepares whether statements are prepared: without, each takes a round trip for itself before it is executed.
+ */
+function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares: boolean): Omit<ListeningConnection, 'server'> {
   let isUsed = false
   let isClosed = false
   // postgres.js would reconnect on its own; the second time there is no socket for it.
@@ -147,8 +151,8 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket): Omit<Lis
     fetch_types: false,
     debug: false,
     onnotice: () => undefined,
-    // LISTEN takes no parameters and each channel's is another statement: prepared ones would pile up on both sides.
-    prepare: false,
+    // The LISTEN of each channel is another statement: prepared ones would pile up on both sides.
+    prepare: prepares,
     // Options that the library reads but its types do not know; what is not given, it takes from the environment.
     ...({
       socket: handOver,
