@@ -1,8 +1,9 @@
 /**
  * Owns the way to PostgreSQL: a bounded queue of messages, sent in order as batches of NOTIFY over one session.
  *
- * The first message leaves at once; what comes while a batch is under way is the next batch. A batch whose answer was lost is
- * sent again as it was. A message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
+ * The first message leaves at once; what comes while a batch is under way is the next batch. While full ones wait, a second is
+ * under way behind the first, so that neither side waits for the other. A batch whose answer was lost is sent again as it was. A
+ * message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
  */
 import { type Backoff, createBackoff } from './backoff.ts'
 import { type Connection, type Database, DatabaseError } from './database.ts'
@@ -43,6 +44,12 @@ interface Batch {
   readonly notifications: readonly string[]
 }
 
+interface Flight {
+  readonly batch: Batch
+  /** Why the database did not take it; undefined when it did. */
+  readonly answer: Promise<DatabaseError | undefined>
+}
+
 interface Probe {
   readonly channel: string
   readonly notification: string
@@ -59,7 +66,16 @@ const MESSAGE_BYTES = 200
 /** Stands between the notifications of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
 const SEPARATOR = '\u0001'
 
-const SEND = `select count(pg_notify($1, notification)) from unnest(string_to_array($2, '${SEPARATOR}')) as notification`
+/** Batches under way at once. A third would gain nothing: the database works on one while this program reads and writes the other. */
+const FLIGHTS = 2
+
+/**
+ * Takes a batch that follows another ($3, that one's number) only if that one was taken, so that nothing overtakes: what is set
+ * rolls back with a failed statement. Answers with the batch's own number ($4) when it was taken.
+ */
+const SEND = `select set_config('pgws.batch', case when count(pg_notify($1, notification)) > 0 then $4 else '' end, false) as taken
+  from unnest(string_to_array($2, '${SEPARATOR}')) as notification
+  where $3 = '' or (select current_setting('pgws.batch', true)) = $3`
 
 /**
  * SQLSTATE classes after which the same statement may succeed: connection, transaction rollback, resources, limits (a full
@@ -73,8 +89,11 @@ const QUEUE_FULL = '54000'
 export function createNotifier(database: Database, channel: string, log: Log, metrics: Metrics): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
-  /** Batches that were begun: what had no answer yet, or the halves of what was refused. The next one is the last. */
+  /** Batches to be sent again: what had no answer, or the halves of what was refused. The next one is the last. */
   let begun: Batch[] = []
+  /** Batches under way, in the order of their answers. */
+  let flights: Flight[] = []
+  let posted = 0
   let probes: Probe[] = []
   let stamp = 0
   let connection: Connection | undefined
@@ -107,32 +126,55 @@ export function createNotifier(database: Database, channel: string, log: Log, me
     return opened
   }
 
-  function nextBatch(): Batch | undefined {
-    const again = begun.pop()
-    if (again) return again
+  function newBatch(): Batch {
     const messages = queue.splice(0, BATCH)
-    if (messages.length === 0) return undefined
     queuedBytes -= messages.reduce((sum, message) => sum + cost(message), 0)
     return { messages, notifications: messages.map(stamped) }
   }
 
-  async function deliver(batch: Batch): Promise<void> {
-    begun.push(batch)
+  /** Sends a batch behind those under way. */
+  function post(batch: Batch): void {
+    const after = flights.length === 0 ? '' : String(posted)
+    flights.push({ batch, answer: answerTo(batch, after, String(++posted)) })
+  }
+
+  async function answerTo({ notifications }: Batch, after: string, number: string): Flight['answer'] {
     try {
-      await (await connected()).query(SEND, [channel, batch.notifications.join(SEPARATOR)])
-      begun.pop()
-      returned()
-      record(batch)
+      const [row] = await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR), after, number])
+      return row?.taken === number ? undefined : new DatabaseError('the batch ahead was not taken', 'BEHIND', false)
     } catch (error) {
-      const fault = asDatabaseError(error)
-      const isPassing = !fault.answered || PASSING.test(fault.code)
-      if (isPassing && fault.code !== QUEUE_FULL) return await failed(fault)
-      begun.pop()
-      if (batch.messages.length > 1) split(batch)
-      else if (isPassing) begun.push(batch)
-      else refuse(batch, fault)
-      if (isPassing) await failed(fault)
+      return asDatabaseError(error)
     }
+  }
+
+  /** Posts what may go now: something when nothing is under way, then only full batches, and none while an earlier one is sent again. */
+  function postAll(): void {
+    if (isHeld || isStopped) return
+    const again = flights.length === 0 ? begun.pop() : undefined
+    if (again) post(again)
+    if (begun.length > 0 || again) return
+    if (flights.length === 0 && queue.length > 0) post(newBatch())
+    while (connection && flights.length < FLIGHTS && queue.length >= BATCH) post(newBatch())
+  }
+
+  /** Awaits the answer of the batch that is ahead. */
+  async function settle({ batch, answer }: Flight): Promise<void> {
+    const fault = await answer
+    if (fault === undefined) {
+      flights.shift()
+      returned()
+      return record(batch)
+    }
+    // Those behind were not taken either, or the session ended and none has an answer.
+    for (const behind of flights.splice(0).slice(1).reverse()) {
+      await behind.answer
+      begun.push(behind.batch)
+    }
+    const isPassing = !fault.answered || PASSING.test(fault.code)
+    if (batch.messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)) split(batch)
+    else if (isPassing) begun.push(batch)
+    else refuse(batch, fault)
+    if (isPassing) await failed(fault)
   }
 
   function record({ messages }: Batch): void {
@@ -183,8 +225,9 @@ export function createNotifier(database: Database, channel: string, log: Log, me
     isPumping = true
     while (!isStopped) {
       if (probes.length > 0) await sendProbes()
-      const batch = isHeld || isStopped ? undefined : nextBatch()
-      if (batch) await deliver(batch)
+      postAll()
+      const [ahead] = flights
+      if (ahead) await settle(ahead)
       else if (probes.length === 0) break
     }
     isPumping = false
@@ -192,7 +235,8 @@ export function createNotifier(database: Database, channel: string, log: Log, me
   }
 
   /** Messages that are accepted and neither in the database nor refused. */
-  const waiting = (): number => begun.reduce((sum, { messages }) => sum + messages.length, queue.length)
+  const waiting = (): number =>
+    [...begun, ...flights.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, queue.length)
 
   function wake(): void {
     if (!isPumping && !isStopped) void pump()
@@ -243,6 +287,7 @@ export function createNotifier(database: Database, channel: string, log: Log, me
       isStopped = true
       queue = []
       begun = []
+      flights = []
       for (const { settled } of probes.splice(0)) settled(new DatabaseError('the notifier has stopped', 'STOPPED', false))
       probes = []
       idle = []
