@@ -14,7 +14,7 @@ import { variables } from './lib/variables.ts'
 import { version } from './package.json'
 
 function fail(...lines: readonly string[]): never {
-  process.stderr.write(`postgres-websockets: ${lines.join('\n  ')}\n`)
+  console.error(`postgres-websockets: ${lines.join('\n  ')}`)
   process.exit(1)
 }
 
@@ -60,7 +60,7 @@ function osUser(): string {
 
 /** Tries everything, says what it found with ✓ or ✗, and exits. */
 async function runCheck(env: NodeJS.ProcessEnv): Promise<void> {
-  const say = (isWell: boolean, text: string): unknown => process.stdout.write(`${isWell ? '✓' : '✗'} ${text}\n`)
+  const say = (isWell: boolean, text: string): void => console.log(`${isWell ? '✓' : '✗'} ${text}`)
   const config = parse(env, readFileSync, osUser())
   const faults = 'faults' in config ? config.faults : []
   for (const { name } of Object.values(variables)) {
@@ -85,7 +85,7 @@ async function askReady(env: NodeJS.ProcessEnv): Promise<void> {
   const address = host.startsWith('!6') ? '[::1]' : /^[*!]/.test(host) ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host
   try {
     const answer = await fetch(`http://${address}:${port}/ready`, { signal: AbortSignal.timeout(5000) })
-    process.stdout.write(await answer.text())
+    console.log((await answer.text()).trimEnd())
     process.exit(answer.ok ? 0 : 1)
   } catch (error) {
     fail(`the admin port ${port} does not answer: ${messageOf(error)}`)
@@ -105,7 +105,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     level: config.logLevel,
     format: config.logFormat,
     time: () => (isTimed ? new Date().toISOString() : undefined),
-    write: (line) => process.stderr.write(`${line}\n`),
+    write: (line) => console.error(line),
   })
   const stop = async (code: 0 | 1): Promise<void> => {
     const lost = await server.stop()
@@ -130,8 +130,8 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
       void stop(1)
     }
   })
-  process.stdout.write(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.\n`)
-  process.stdout.write(`Listening on port ${server.port}\n`)
+  console.log(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.`)
+  console.log(`Listening on port ${server.port}`)
   if (server.adminPort !== undefined) log.info('admin port', { port: server.adminPort })
   try {
     await server.start()
@@ -143,8 +143,8 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
 
 async function main(): Promise<void> {
   const flags = readFlags()
-  if (flags.help) return void process.stdout.write(help(version))
-  if (flags.version) return void process.stdout.write(`postgres-websockets ${version}\n`)
+  if (flags.help) return void console.log(help(version).trimEnd())
+  if (flags.version) return void console.log(`postgres-websockets ${version}`)
   const env = environment(flags['env-file'])
   // postgres.js takes what it is not told from PG* variables, some of which are not libpq's; libpq's are read from the copy.
   for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
