@@ -14,8 +14,8 @@ export interface Session {
   readonly grant: Grant
   /** Whether it is told what it may have missed. */
   readonly isTold: boolean
-  /** The parts of this client's envelopes around a message, one a channel. */
-  readonly frames: readonly Frame[]
+  /** The parts of this client's envelopes around a message, one a channel; made with its first message, for most only read. */
+  frames: readonly Frame[] | undefined
   /** UNIX time in milliseconds. */
   openedAt: number
   /** Rounds of pings since the client was last heard. */
@@ -156,6 +156,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     data.refused ??= () => {
       if (data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
     }
+    data.frames ??= envelopeFrames(data.grant.claims, data.grant.channels, options.forwardClaims)
     const messages = data.frames.map((frame) => envelope(frame, payload))
     if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(socket, 'TOO_LARGE')
     if (!notifier.send(messages, data.refused)) close(socket, 'BUFFER_FULL')
@@ -179,7 +180,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const session: Session = {
         grant,
         isTold: isTold && grant.canRead,
-        frames: grant.canWrite ? envelopeFrames(grant.claims, grant.channels, options.forwardClaims) : [],
+        frames: undefined,
         openedAt: 0,
         silentRounds: 0,
         expiry: undefined,
