@@ -5,16 +5,18 @@ export interface Ledger {
   next(sender: string): string
   /** Whatever the sender has sent so far was accepted, so that every reader is to see its end. */
   settle(sender: string): void
+  /** Messages sent by all senders. */
+  sent(): number
   /** The view of a reader that is connected now. */
   view(): View
 }
 
 export interface View {
   receive(text: string): void
-  /** Whether it has seen the end of every sender that was settled. */
+  /** Whether it has seen the end of every sender that was settled, or was told that it may have missed it and nothing comes any more. */
   isWhole(): boolean
-  /** Holds what was seen against what was sent. @param isOpen whether the reader is still connected, so that it is to have seen every end. */
-  result(isOpen: boolean): Result
+  /** Holds what was seen against what was sent. @param isDue whether it is to have seen every end. */
+  result(isDue: boolean): Result
 }
 
 export interface Result {
@@ -47,6 +49,9 @@ interface Gap {
 /** Milliseconds by which what a reader sees may be later than the times that the server tells. */
 const LAG = 500
 
+/** Milliseconds without a message after which none is on its way. */
+const QUIET = 2000
+
 export function createLedger(): Ledger {
   const sent = new Map<string, number>()
   const settled = new Map<string, number>()
@@ -61,10 +66,16 @@ export function createLedger(): Ledger {
     const windows: { from: number; to: number }[] = []
     const changed: string[] = []
     let delivered = 0
+    let receivedAt = openedAt
     let duplicated = 0
 
     const lastOf = (sender: string): Seen => seen.get(sender) ?? { number: -1, at: openedAt, isBase: true }
     const isTold = ({ after, until }: Gap): boolean => windows.some(({ from, to }) => from <= until + LAG && to >= after.at - LAG)
+
+    const missing = (): Gap[] =>
+      [...settled]
+        .map(([sender, end]) => ({ sender, after: lastOf(sender), count: end - lastOf(sender).number, until: Date.now() }))
+        .filter(({ count }) => count > 0)
 
     return {
       receive(text) {
@@ -73,27 +84,19 @@ export function createLedger(): Ledger {
         const [, sender, digits] = /^(\S+):(\d+)$/.exec(String(message.payload)) ?? []
         if (sender === undefined) return
         delivered++
+        receivedAt = Date.now()
         const number = Number(digits)
         if ((texts.get(message.payload) ?? text) !== text) changed.push(text)
         texts.set(message.payload, text)
         const last = lastOf(sender)
-        const at = Date.now()
+        const at = receivedAt
         if (number > last.number + 1) gaps.push({ sender, after: last, count: number - last.number - 1, until: at })
         if (number <= last.number && !last.isBase) duplicated++
         else seen.set(sender, { number, at, isBase: false })
       },
-      isWhole: () => [...settled].every(([sender, end]) => lastOf(sender).number >= end),
-      result(isOpen) {
-        const now = Date.now()
-        const missing = isOpen
-          ? [...settled].map(([sender, end]) => ({
-              sender,
-              after: lastOf(sender),
-              count: end - lastOf(sender).number,
-              until: now,
-            }))
-          : []
-        const all = [...gaps, ...missing.filter(({ count }) => count > 0)]
+      isWhole: () => missing().every((gap) => Date.now() - receivedAt > QUIET && isTold(gap)),
+      result(isDue) {
+        const all = isDue ? [...gaps, ...missing()] : gaps
         return {
           delivered,
           duplicated,
@@ -116,6 +119,7 @@ export function createLedger(): Ledger {
     settle(sender) {
       settled.set(sender, (sent.get(sender) ?? 0) - 1)
     },
+    sent: () => [...sent.values()].reduce((sum, count) => sum + count, 0),
     view,
   }
 }

@@ -72,7 +72,7 @@ export function startSql(uri: string, channel: string, name: string, ledger: Led
 }
 
 export interface Reader {
-  /** Resolves when it has seen the end of every sender that was settled, or after a while. */
+  /** Resolves when it has seen the end of every sender that was settled, or after a while. From then on it is held against these ends. */
   whole(): Promise<void>
   stop(): Promise<Result>
 }
@@ -85,6 +85,7 @@ export async function openReader(url: string, ledger: Ledger): Promise<Reader> {
   const client = await connect(url, { protocols: ['pgws'] })
   const view = ledger.view()
   let isOpen = true
+  let isDue = false
   void client.closed.then(() => {
     isOpen = false
   })
@@ -98,9 +99,10 @@ export async function openReader(url: string, ledger: Ledger): Promise<Reader> {
     async whole() {
       const end = Date.now() + PATIENCE
       while (isOpen && !view.isWhole() && Date.now() < end) await Bun.sleep(20)
+      isDue = true
     },
     async stop() {
-      const result = view.result(isOpen)
+      const result = view.result(isOpen && isDue)
       await client.close()
       await reading
       return result
