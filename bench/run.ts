@@ -6,10 +6,10 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import postgres from 'postgres'
+import { openCrowd } from '../test/support/crowd.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 import { binary } from '../test/support/program.ts'
 import { secret, token } from '../test/support/token.ts'
-import { openCrowd } from './clients.ts'
 
 const quick = process.argv.includes('--quick')
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))

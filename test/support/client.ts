@@ -143,6 +143,33 @@ export function rawConnection(port: number, path: string, firstBytes: Uint8Array
   return socket
 }
 
+/**
+ * Hands on each text of a bare connection, whose frames (RFC 6455 section 5.2) come from a server: unmasked, and here whole and
+ * below 65,536 bytes.
+ */
+export function readTexts(socket: import('node:net').Socket, received: (text: string) => void): void {
+  let rest = Buffer.alloc(0)
+  let isUpgraded = false
+  socket.on('data', (chunk: Buffer) => {
+    rest = Buffer.concat([rest, chunk])
+    if (!isUpgraded) {
+      const end = rest.indexOf('\r\n\r\n')
+      if (end === -1) return
+      isUpgraded = true
+      rest = rest.subarray(end + 4)
+    }
+    for (;;) {
+      const short = rest[1] ?? 0
+      const head = short === 126 ? 4 : 2
+      if (rest.length < head) return
+      const length = short === 126 ? rest.readUInt16BE(2) : short
+      if (rest.length < head + length) return
+      if (rest[0] === 0x81) received(rest.toString('utf8', head, head + length))
+      rest = rest.subarray(head + length)
+    }
+  })
+}
+
 /** A client's frame (RFC 6455 section 5.2), masked with zeros, of a payload below 126 bytes. */
 export function frame(opcode: number, payload: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length, 0, 0, 0, 0]), payload])

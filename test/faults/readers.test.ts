@@ -1,0 +1,176 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { rawConnection, readTexts } from '../support/client.ts'
+import { openCrowd } from '../support/crowd.ts'
+import { type Program, start } from '../support/program.ts'
+import { database, sql, unique } from '../support/setup.ts'
+import { token } from '../support/token.ts'
+
+const BUFFER = 262_144
+
+let program: Program
+let channel: string
+let path: string
+beforeAll(async () => {
+  program = await start({ PGWS_DB_URI: database().uri, PGWS_SEND_BUFFER_BYTES: String(BUFFER) })
+})
+beforeEach(async () => {
+  channel = unique('readers')
+  path = `/${channel}/${await token({ mode: 'r' })}`
+})
+afterAll(() => program.stop())
+
+const resident = (): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${program.pid}/status`, 'utf8'))?.[1]) * 1024
+
+interface Reader {
+  readonly numbers: readonly number[]
+  readonly socket: ReturnType<typeof rawConnection>
+  readonly opened: Promise<unknown>
+  readonly closed: Promise<unknown>
+  isClosed: boolean
+}
+
+/** A client that can stop reading, and keeps the numbers of the messages that it read. */
+function open(): Reader {
+  const socket = rawConnection(program.port, path)
+  const numbers: number[] = []
+  readTexts(socket, (text) => numbers.push(JSON.parse(text).n))
+  const closed = new Promise<void>((gone) => socket.once('close', () => gone()))
+  const reader: Reader = {
+    numbers,
+    socket,
+    opened: new Promise((opened) => socket.once('data', opened)),
+    closed,
+    isClosed: false,
+  }
+  void closed.then(() => {
+    reader.isClosed = true
+  })
+  return reader
+}
+
+let sent = 0
+
+/** Notifies some more messages of 1,000 bytes, numbered on. */
+async function notify(count: number): Promise<void> {
+  await sql()`select count(pg_notify('postgres-websockets-listener', json_build_object('channel', ${channel}::text, 'n', n, 'text', repeat('x', 1000))::text))
+    from generate_series(${sent}::int, ${sent + count - 1}::int) as n`
+  sent += count
+}
+
+const contiguous = (numbers: readonly number[]): readonly number[] => Array.from({ length: numbers.length }, (_, index) => index)
+
+async function all(reader: Reader): Promise<void> {
+  while (reader.numbers.length < sent) await new Promise((read) => reader.socket.once('data', () => setImmediate(read)))
+}
+
+test('one of 100 readers stalls: it is dropped after what it could take, without a gap, and 99 get everything', async () => {
+  sent = 0
+  const readers = Array.from({ length: 100 }, open)
+  await Promise.all(readers.map(({ opened }) => opened))
+  const [stalled, ...others] = readers
+  stalled?.socket.pause()
+  const before = program.stderr().length
+  while (!program.stderr().slice(before).includes('reads too slowly')) {
+    await notify(100)
+    await Promise.all(others.map(all))
+  }
+  stalled?.socket.resume()
+  await stalled?.closed
+  expect(stalled?.numbers).toEqual(contiguous(stalled?.numbers ?? []))
+  expect(stalled?.numbers.length).toBeLessThan(sent)
+  await notify(100)
+  await Promise.all(others.map(all))
+  for (const { numbers, isClosed } of others)
+    expect({ numbers, isClosed }).toEqual({ numbers: contiguous(numbers), isClosed: false })
+  for (const { socket } of others) socket.destroy()
+}, 30_000)
+
+test('all of 100 readers stall: each is dropped without a gap, memory is bounded, and the next reader is served', async () => {
+  sent = 0
+  const readers = Array.from({ length: 100 }, open)
+  await Promise.all(readers.map(({ opened }) => opened))
+  for (const { socket } of readers) socket.pause()
+  const before = resident()
+  const logged = program.stderr().length
+  const dropped = (): number => program.stderr().slice(logged).split('reads too slowly').length - 1
+  let most = 0
+  while (dropped() < readers.length) {
+    await notify(100)
+    most = Math.max(most, resident())
+  }
+  // What may wait for each, twice for what the runtime keeps beside it, and the program's own room.
+  expect(most - before).toBeLessThan(2 * 100 * BUFFER + 64 * 1024 * 1024)
+  for (const { socket } of readers) socket.resume()
+  await Promise.all(readers.map(({ closed }) => closed))
+  for (const { numbers } of readers) expect(numbers).toEqual(contiguous(numbers))
+  sent = 0
+  const next = open()
+  await next.opened
+  await notify(10)
+  await all(next)
+  next.socket.destroy()
+}, 60_000)
+
+test('a reader that stops and goes on, within what may wait for it, gets everything in order', async () => {
+  sent = 0
+  const reader = open()
+  await reader.opened
+  for (let round = 0; round < 5; round++) {
+    reader.socket.pause()
+    await notify(150)
+    reader.socket.resume()
+    await all(reader)
+  }
+  expect(reader.numbers).toEqual(contiguous(reader.numbers))
+  expect(reader.numbers).toHaveLength(750)
+  reader.socket.destroy()
+})
+
+test('a slow reader, which reads once every 200 ms, gets messages in order until it is dropped, while another gets everything', async () => {
+  sent = 0
+  const [slow, quick] = [open(), open()]
+  await Promise.all([slow.opened, quick.opened])
+  slow.socket.pause()
+  const trickle = setInterval(() => {
+    slow.socket.once('data', () => slow.socket.pause())
+    slow.socket.resume()
+  }, 200)
+  const before = program.stderr().length
+  while (!program.stderr().slice(before).includes('reads too slowly')) {
+    await notify(500)
+    await all(quick)
+    await Bun.sleep(50)
+  }
+  clearInterval(trickle)
+  expect(slow.numbers.length).toBeGreaterThan(0)
+  slow.socket.resume()
+  await slow.closed
+  expect(slow.numbers).toEqual(contiguous(slow.numbers))
+  expect(slow.numbers.length).toBeLessThan(sent)
+  expect(quick.numbers).toEqual(contiguous(quick.numbers))
+  quick.socket.destroy()
+}, 30_000)
+
+test('connections by the thousand arrive at once, are served, leave at once, and leave nothing behind', async () => {
+  // Two descriptors short of what the system lets one process have.
+  const limit = Number(/Max open files\s+(\d+)/.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
+  const count = Math.min(10_000, limit - 200)
+  let memory = 0
+  for (let round = 0; round < 3; round++) {
+    const crowd = await openCrowd(program.port, Array<string>(count).fill(path), count)
+    const served = crowd.expect(count)
+    sent = 0
+    await notify(1)
+    await served
+    await crowd.close()
+    if (round === 0) memory = resident()
+  }
+  expect(resident() - memory).toBeLessThan(32 * 1024 * 1024)
+  sent = 0
+  const next = open()
+  await next.opened
+  await notify(1)
+  await all(next)
+  next.socket.destroy()
+}, 60_000)
