@@ -7,6 +7,7 @@ import { type Browser, type Page, chromium as playwright } from 'playwright-core
 import { parseEnvFile } from '../../lib/env-file.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql } from '../support/setup.ts'
+import { token } from '../support/token.ts'
 
 const root = resolve(import.meta.dir, '../..')
 const sample = parseEnvFile(readFileSync(resolve(root, 'sample-env'), 'utf8'))
@@ -140,3 +141,25 @@ test.each([
     await page.close()
   },
 )
+
+test('a page on another origin opens no socket where PGWS_ALLOWED_ORIGINS names its own, and one on that origin does', async () => {
+  const page = await open()
+  const allowed = `http://127.0.0.1:${program.port}`
+  await using server = await start({ PGWS_DB_URI: database().uri, PGWS_ALLOWED_ORIGINS: allowed })
+  await using stricter = await start({ PGWS_DB_URI: database().uri, PGWS_ALLOWED_ORIGINS: 'https://app.example' })
+  const tried = (origin: string, path: string): Promise<string> =>
+    page.evaluate(
+      (url) =>
+        new Promise<string>((done) => {
+          const socket = new WebSocket(url)
+          socket.onopen = () => done('open')
+          socket.onclose = ({ code }) => done(String(code))
+        }),
+      `${origin}${path}`,
+    )
+  const path = `/chat/${await token({ mode: 'r' })}`
+  expect(await tried(server.origin, path)).toBe('open')
+  expect(await tried(stricter.origin, path)).toBe('1006')
+  expect(stricter.stderr()).toContain('status=403')
+  await page.close()
+})
