@@ -2,7 +2,7 @@
  * Owns files served from a folder: which file a path names, that it lies inside, its type, conditional requests and byte ranges
  * (RFC 9110 sections 13 and 14).
  */
-import { constants, promises as files, type Stats } from 'node:fs'
+import { promises as files, type Stats } from 'node:fs'
 import { join, sep } from 'node:path'
 import { type Refusal, refuse } from './refusal.ts'
 import type { FileBody } from './runtime/contract.ts'
@@ -70,7 +70,7 @@ async function locate(root: string, segments: readonly string[]): Promise<Found 
     const stats = await files.stat(path)
     // Reading a device or a pipe could go on for ever.
     if (!stats.isFile()) return refuse('PATH_NOT_FOUND')
-    await files.access(path, constants.R_OK)
+    await (await files.open(path)).close()
     return { path, stats, isIndex: isFolder }
   } catch {
     return refuse('PATH_NOT_FOUND') // Missing, unreadable, or its name is too long: all the same to who asks.
