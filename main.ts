@@ -3,15 +3,17 @@ import { readFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
+import { runtime } from '#runtime'
 import { check } from './lib/check.ts'
 import { type Config, parse } from './lib/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/env-file.ts'
 import { help } from './lib/help.ts'
 import { createLog } from './lib/log.ts'
-import { runtime } from './lib/runtime/bun.ts'
 import { createServer } from './lib/server.ts'
 import { variables } from './lib/variables.ts'
-import { version } from './package.json'
+import about from './package.json' with { type: 'json' }
+
+const { version } = about
 
 function fail(...lines: readonly string[]): never {
   console.error(`postgres-websockets: ${lines.join('\n  ')}`)
@@ -111,7 +113,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     const lost = await server.stop()
     process.exit(lost > 0 ? 1 : code)
   }
-  const server = createServer({ config, runtime, log, version, usage, lost: () => void stop(1) })
+  const server = await createServer({ config, runtime, log, version, usage, lost: () => void stop(1) })
   let signals = 0
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -123,12 +125,10 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
   process.on('SIGHUP', () => {
     const next = reread()
     if ('faults' in next) return log.error('configuration files not taken over', { faults: next.faults.join('; ') })
-    try {
-      server.reload(next)
-    } catch (error) {
+    server.reload(next).catch((error) => {
       log.error('certificate not taken over', { reason: messageOf(error) })
       void stop(1)
-    }
+    })
   })
   console.log(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.`)
   console.log(`Listening on port ${server.port}`)

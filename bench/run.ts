@@ -30,6 +30,10 @@ const subjects: readonly Subject[] = [
   { name: 'this server', command: [binary] },
   { name: 'ceiling', command: [process.execPath, here('ceiling.ts')] },
   { name: 'peer', command: ['node', here('peer.mjs')] },
+  {
+    name: 'on Deno',
+    command: [here('../node_modules/.bin/deno'), 'run', '--allow-net', '--allow-env', '--allow-read', here('../main.ts')],
+  },
 ]
 
 interface Running {
@@ -248,8 +252,8 @@ const results: { work: string; unit: string; values: Record<string, number> }[] 
 const show = (value: number | undefined): string =>
   value === undefined ? '–' : value >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(3)
 
-console.log('| work | measured | this server | ceiling | peer | to the ceiling | to the peer |')
-console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: |')
+console.log('| work | measured | this server | ceiling | peer | on Deno | to the ceiling | to the peer |')
+console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |')
 for (const work of works.filter(({ name }) => only.length === 0 || only.some((text) => name.includes(text)))) {
   const samples = new Map<string, Map<string, number[]>>()
   for (let round = 0; round < ROUNDS; round++) {
@@ -268,7 +272,7 @@ for (const work of works.filter(({ name }) => only.length === 0 || only.some((te
     const own = values['this server'] ?? Number.NaN
     const ratio = (other: number | undefined): string => (other === undefined ? '–' : `${(own / other).toPrecision(3)} ×`)
     console.log(
-      `| ${work.name} | ${unit} | ${show(own)} | ${show(values.ceiling)} | ${show(values.peer)} | ${ratio(values.ceiling)} | ${ratio(values.peer)} |`,
+      `| ${work.name} | ${unit} | ${show(own)} | ${show(values.ceiling)} | ${show(values.peer)} | ${show(values['on Deno'])} | ${ratio(values.ceiling)} | ${ratio(values.peer)} |`,
     )
     results.push({ work: work.name, unit, values })
   }

@@ -24,7 +24,7 @@ export interface Server {
   /** Resolves once the first LISTEN stands. @throws what the last attempt to reach the database met. */
   start(): Promise<void>
   /** Takes over what a configuration reads from files: keys, certificate, connection string. No client is dropped. */
-  reload(config: Config): void
+  reload(config: Config): Promise<void>
   /** Drains and stops. @returns how many accepted messages did not reach the database; more calls await the same end. */
   stop(): Promise<number>
 }
@@ -53,8 +53,8 @@ const DRAIN_GRACE = 250
 /** Milliseconds that clients get to answer their close frame. */
 const CLOSE_PATIENCE = 1000
 
-/** Binds the ports at once; plain HTTP is served from then on. */
-export function createServer({ config, runtime, log, version, usage, lost, pingEvery }: ServerOptions): Server {
+/** Binds the ports; plain HTTP is served from then on. */
+export async function createServer({ config, runtime, log, version, usage, lost, pingEvery }: ServerOptions): Promise<Server> {
   let { database: conninfo, tls } = config
   let hasListened = false
   let stopping: Promise<number> | undefined
@@ -152,7 +152,7 @@ export function createServer({ config, runtime, log, version, usage, lost, pingE
     admission: () => (stopping !== undefined ? 'SHUTTING_DOWN' : hasListened ? undefined : 'NOT_READY'),
   })
   const { host, port, adminPort, reusePort, sendBufferBytes } = config
-  const running: RunningServer = runtime.serve(
+  const running: RunningServer = await runtime.serve(
     { host, port, tls, reusePort, sendBufferBytes, messageBytes: MESSAGE_BYTES },
     { ...sessions, request: (request, upgrade) => routes(request, { upgrade }) },
   )
@@ -160,7 +160,7 @@ export function createServer({ config, runtime, log, version, usage, lost, pingE
   const admin =
     adminPort === undefined
       ? undefined
-      : runtime.serveHttp({ host: config.adminHost ?? host, port: adminPort }, createAdmin({ isReady, metrics }))
+      : await runtime.serveHttp({ host: config.adminHost ?? host, port: adminPort }, createAdmin({ isReady, metrics }))
 
   const { gauge } = metrics
   gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
@@ -202,10 +202,10 @@ export function createServer({ config, runtime, log, version, usage, lost, pingE
       await listener.start(Math.max(1, config.retries))
       hasListened = true
     },
-    reload(next) {
+    async reload(next) {
       conninfo = next.database
       keyring.replace(next.keys)
-      if (next.tls && next.tls.cert !== tls?.cert) running.renewCertificate(next.tls)
+      if (next.tls && next.tls.cert !== tls?.cert) await running.renewCertificate(next.tls)
       tls = next.tls
       log.info('configuration files read again')
     },

@@ -1,5 +1,5 @@
 /**
- * Owns `npm start`: the server with the values of sample-env and the example page, on the database of PGWS_DB_URI or, where that is
+ * Owns `npm start` and `npm run start:deno`: the server with the values of sample-env and the example page, on the database of PGWS_DB_URI or, where that is
  * unset, on an embedded PostgreSQL that starts and stops with it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -8,9 +8,12 @@ import { resolve } from 'node:path'
 import { parseEnvFile } from '../lib/env-file.ts'
 import { startPostgres } from './support/postgres.ts'
 
-const root = resolve(import.meta.dir, '..')
+const root = resolve(import.meta.dirname, '..')
 const sample = parseEnvFile(readFileSync(resolve(root, 'sample-env'), 'utf8'))
 const given = Object.fromEntries(Object.entries(process.env).filter(([, value]) => value !== ''))
+
+/** What the server may do on Deno, which asks nobody for more. */
+const flags = 'deno' in process.versions ? ['run', '--no-prompt', '--allow-net', '--allow-env', '--allow-read'] : []
 
 let stopping = false
 let child: ChildProcess | undefined
@@ -30,7 +33,7 @@ try {
 
 async function serve(env: Record<string, string | undefined>): Promise<number> {
   // In a process group of its own, so that a terminal's Ctrl-C reaches it once: through us.
-  const server = spawn(process.execPath, [resolve(root, 'main.ts')], {
+  const server = spawn(process.execPath, [...flags, resolve(root, 'main.ts')], {
     cwd: root,
     env,
     detached: true,

@@ -1,35 +1,12 @@
 /** Owns the program's contract with its runtime, on Bun. */
+import { bindFirst } from './address.ts'
 import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
-
-/** Where each form of `PGWS_HOST` binds: the first address that the machine has. */
-const forms: Readonly<Record<string, readonly string[]>> = {
-  '*': ['::', '0.0.0.0'],
-  '*4': ['0.0.0.0', '::'],
-  '!4': ['0.0.0.0'],
-  '*6': ['::', '0.0.0.0'],
-  '!6': ['::'],
-}
-
-/** Binds the first address of a host that can be had. */
-function bindFirst<T>(host: string, bind: (hostname: string, ipv6Only: boolean) => T): T {
-  let fault: unknown
-  for (const hostname of forms[host] ?? [host]) {
-    try {
-      return bind(hostname, host === '!6')
-    } catch (error) {
-      fault = error
-      // Only a missing address family makes the next one better.
-      if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') break
-    }
-  }
-  throw fault
-}
 
 type BunServer = Bun.Server<unknown>
 
-function serve<D>(options: ServeOptions, handlers: Handlers<D>): RunningServer {
+async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<RunningServer> {
   // A socket's data is what upgrade() was given, which is a D.
-  const bind = (port: number, tls: Certificate | undefined): BunServer =>
+  const bind = (port: number, tls: Certificate | undefined): Promise<BunServer> =>
     bindFirst(options.host, (hostname, ipv6Only) =>
       bindWebSockets(
         { hostname, port, ipv6Only, reusePort: options.reusePort, ...(tls ? { tls } : {}) },
@@ -37,7 +14,7 @@ function serve<D>(options: ServeOptions, handlers: Handlers<D>): RunningServer {
         handlers as Handlers<unknown>,
       ),
     )
-  let current = bind(options.port, options.tls)
+  let current = await bind(options.port, options.tls)
   /** Those whose certificate was renewed, while their sockets are open. */
   let earlier: BunServer[] = []
   return {
@@ -46,12 +23,12 @@ function serve<D>(options: ServeOptions, handlers: Handlers<D>): RunningServer {
       current.publish(topic, text)
       for (const server of earlier) server.publish(topic, text)
     },
-    renewCertificate: (tls) => {
+    renewCertificate: async (tls) => {
       // Bun's reload() leaves the certificate as it is.
       const port = current.port ?? options.port
       void current.stop(false)
       earlier = [...earlier, current].filter((server) => server.pendingWebSockets > 0)
-      current = bind(port, tls)
+      current = await bind(port, tls)
     },
     stopAccepting: () => {
       void current.stop(false)
@@ -102,8 +79,8 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
 
 export const runtime: Runtime = {
   serve,
-  serveHttp: ({ host, port }, request) => {
-    const server = bindFirst(host, (hostname, ipv6Only) =>
+  serveHttp: async ({ host, port }, request) => {
+    const server = await bindFirst(host, (hostname, ipv6Only) =>
       Bun.serve({ hostname, port, ipv6Only, fetch: (asked) => request(asked) }),
     )
     return {

@@ -59,21 +59,22 @@ export interface RunningServer {
   readonly port: number
   /** Sends a text message to every socket that is subscribed to the topic. */
   publish(topic: string, text: string): void
-  /** Shows another certificate to new connections; those that are open stay. @throws when the port is lost meanwhile. */
-  renewCertificate(tls: Certificate): void
+  /** Shows another certificate to new connections; those that are open stay. Rejected when the port is lost meanwhile. */
+  renewCertificate(tls: Certificate): Promise<void>
   /** Takes no further connection. */
   stopAccepting(): void
   /** Drops every connection. */
   stop(): void
 }
 
-export type Serve = <D>(options: ServeOptions, handlers: Handlers<D>) => RunningServer
+/** Resolves once the port is bound. */
+export type Serve = <D>(options: ServeOptions, handlers: Handlers<D>) => Promise<RunningServer>
 
 /** Serves plain HTTP, without WebSockets, for the admin port. */
 export type ServeHttp = (
   options: Pick<ServeOptions, 'host' | 'port'>,
   request: (request: Request) => Response | Promise<Response>,
-) => Pick<RunningServer, 'port' | 'stop'>
+) => Promise<Pick<RunningServer, 'port' | 'stop'>>
 
 /** The bytes of a file from `start` to `end`, both included, as a response's body whose length the runtime knows. */
 export type FileBody = (path: string, start: number, end: number) => BodyInit

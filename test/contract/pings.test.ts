@@ -46,7 +46,7 @@ test('a client that answers no ping is dropped after some rounds, and one that a
   )
   if ('faults' in config) throw new Error(config.faults.join())
   const lines: string[] = []
-  const server = createServer({
+  const server = await createServer({
     config,
     runtime,
     usage: () => ({ residentBytes: 0, cpuSeconds: 0, startedAt: 0 }),

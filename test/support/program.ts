@@ -1,9 +1,26 @@
 /** Owns running the program as a user does: the compiled binary, its environment, its output, its exit. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { resolve } from 'node:path'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
 import { secret } from './token.ts'
 
-export const binary = resolve(import.meta.dir, '../../dist/postgres-websockets')
+const root = resolve(import.meta.dir, '../..')
+
+export const binary = resolve(root, 'dist/postgres-websockets')
+
+/** The program on Deno, with what leave it needs: beside the least, a unix-domain socket takes --allow-write, the user's name --allow-sys. */
+const onDeno = [
+  resolve(root, 'node_modules/.bin/deno'),
+  'run',
+  '--allow-net',
+  '--allow-env',
+  '--allow-read',
+  ...(process.env.PGWS_TEST_DENO ?? '').split(' ').filter((flag) => flag.startsWith('--')),
+  resolve(root, 'main.ts'),
+]
+
+/** Whether the tests are for the program on Deno. */
+export const isOnDeno = process.env.PGWS_TEST_DENO !== undefined
 
 export interface Program {
   readonly port: number
@@ -35,8 +52,16 @@ export function launch(
   args: readonly string[] = [],
   command = binary,
 ): Omit<Program, 'port' | 'origin'> & { bound(): Promise<number> } {
-  const child = spawn(command, args, {
-    env: { ...inherited(command), PGWS_PORT: '0', PGWS_HOST: '127.0.0.1', PGWS_JWT_SECRET: secret, ...env } as NodeJS.ProcessEnv,
+  const [program = '', ...flags] = command === binary && isOnDeno ? onDeno : [command]
+  const child = spawn(program, [...flags, ...args], {
+    env: {
+      ...inherited(command),
+      ...(isOnDeno ? { DENO_DIR: join(tmpdir(), 'pgws-deno') } : {}),
+      PGWS_PORT: '0',
+      PGWS_HOST: '127.0.0.1',
+      PGWS_JWT_SECRET: secret,
+      ...env,
+    } as NodeJS.ProcessEnv,
     stdio: ['ignore', 'pipe', 'pipe'],
     // A process group of its own, as a shell gives it, which a terminal's signals go to.
     detached: command !== binary,

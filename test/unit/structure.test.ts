@@ -24,7 +24,9 @@ test('each outside library and the runtime are touched by one file', () => {
     jose: ['lib/token.ts'],
     postgres: ['lib/database.ts'],
     'node:process': ['main.ts'],
-    'node:fs': ['lib/check.ts', 'lib/static.ts', 'main.ts'],
+    'node:fs': ['lib/check.ts', 'lib/runtime/deno.ts', 'lib/static.ts', 'main.ts'],
+    'node:http': ['lib/runtime/deno.ts'],
+    ws: ['lib/runtime/deno.ts'],
   }
   for (const [library, owner] of Object.entries(owners)) {
     const touching = files.filter((file) => imports(file).some((name) => name === library || name.startsWith(`${library}/`)))
@@ -36,8 +38,10 @@ test('each outside library and the runtime are touched by one file', () => {
       .filter((name) => !name.startsWith('lib/') && !name.startsWith('node:'))
       .map((name) => name.split('/')[0]),
   )
-  expect([...known].sort()).toEqual(['hono', 'jose', 'package.json', 'postgres'])
-  expect(files.filter((file) => /\b(Bun|Deno)\s*\./.test(code(file)))).toEqual(['lib/runtime/bun.ts'])
+  expect([...known].sort()).toEqual(['#runtime', 'hono', 'jose', 'package.json', 'postgres', 'ws'])
+  // The program asks for a runtime, and package.json says which that is.
+  const naming = files.filter((file) => /\b(Bun|Deno)\s*\.|['"/](bun|deno)(\.ts)?['":]/.test(code(file)))
+  expect(naming).toEqual(['lib/runtime/bun.ts'])
   expect(files.filter((file) => /\bprocess\s*\./.test(code(file)))).toEqual(['main.ts'])
 })
 
