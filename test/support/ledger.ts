@@ -82,7 +82,8 @@ export function createLedger(): Ledger {
         const message = JSON.parse(text)
         if (message.event === 'MessagesMissed') windows.push({ from: message.from * 1000, to: message.to * 1000 })
         const [, sender, digits] = /^(\S+):(\d+)$/.exec(String(message.payload)) ?? []
-        if (sender === undefined) return
+        // What a sender of an earlier ledger left on its way is not this one's.
+        if (sender === undefined || !sent.has(sender)) return
         delivered++
         receivedAt = Date.now()
         const number = Number(digits)
