@@ -32,7 +32,7 @@ const subjects: readonly Subject[] = [
   { name: 'peer', command: ['node', here('peer.mjs')] },
   {
     name: 'on Deno',
-    command: [here('../node_modules/.bin/deno'), 'run', '--allow-net', '--allow-env', '--allow-read', here('../main.ts')],
+    command: [here('../node_modules/deno/deno'), 'run', '--allow-net', '--allow-env', '--allow-read', here('../main.ts')],
   },
 ]
 

@@ -10,7 +10,7 @@ export const binary = resolve(root, 'dist/postgres-websockets')
 
 /** The program on Deno, with what leave it needs: beside the least, a unix-domain socket takes --allow-write, the user's name --allow-sys. */
 const onDeno = [
-  resolve(root, 'node_modules/.bin/deno'),
+  resolve(root, 'node_modules/deno/deno'),
   'run',
   '--allow-net',
   '--allow-env',
