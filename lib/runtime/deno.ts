@@ -13,7 +13,7 @@ import {
 } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { Socket as NetSocket } from 'node:net'
-import { type Duplex, Readable } from 'node:stream'
+import { type Duplex, Readable, type Writable } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { bindFirst } from './address.ts'
 import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Socket, Upgrade } from './contract.ts'
@@ -56,16 +56,20 @@ type Answer = (request: Request) => Response | Promise<Response>
 /** A file says how long it is and goes out as it is read; whatever else is short. */
 const isFile = ({ headers, body }: Response): boolean => body !== null && headers.has('Content-Length')
 
+function sendFile({ body }: Response, target: Writable): void {
+  // Node.js has a type of its own for the web's streams.
+  const stream = Readable.fromWeb(body as unknown as Parameters<typeof Readable.fromWeb>[0])
+  stream.on('error', () => target.destroy()).pipe(target)
+  target.on('close', () => stream.destroy())
+}
+
 async function respond(request: IncomingMessage, response: ServerResponse, answer: Answer, isSecure: boolean): Promise<void> {
   request.resume()
   const answered = await answer(webRequest(request, isSecure))
   const headers = Object.fromEntries(answered.headers)
   if (isFile(answered)) {
     response.writeHead(answered.status, headers)
-    // Node.js has a type of its own for the web's streams.
-    const body = Readable.fromWeb(answered.body as unknown as Parameters<typeof Readable.fromWeb>[0])
-    body.on('error', () => response.destroy()).pipe(response)
-    return
+    return sendFile(answered, response)
   }
   const text = Buffer.from(await answered.arrayBuffer())
   response.writeHead(answered.status, { 'content-length': text.length, ...headers })
@@ -79,14 +83,18 @@ const listener =
     respond(request, response, answer, isSecure).catch(() => response.destroy())
   }
 
-/** Answers over the bare socket of a request that asked for an upgrade and got none. */
-async function refuse(socket: Duplex, answered: Response): Promise<void> {
-  const text = isFile(answered) ? Buffer.alloc(0) : Buffer.from(await answered.arrayBuffer())
-  const headers = { ...Object.fromEntries(answered.headers), 'content-length': text.length, connection: 'close' }
+/** Answers over the bare socket of a request that asked for an upgrade, and got none or asked for another than a WebSocket. */
+async function respondBare(socket: Duplex, answered: Response): Promise<void> {
+  const text = isFile(answered) ? undefined : Buffer.from(await answered.arrayBuffer())
+  const headers = {
+    ...(text ? { 'content-length': text.length } : {}),
+    ...Object.fromEntries(answered.headers),
+    connection: 'close',
+  }
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.end(
-    Buffer.concat([Buffer.from(`HTTP/1.1 ${answered.status} ${STATUS_CODES[answered.status]}\r\n${lines.join('')}\r\n`), text]),
-  )
+  socket.write(`HTTP/1.1 ${answered.status} ${STATUS_CODES[answered.status]}\r\n${lines.join('')}\r\n`)
+  if (text) socket.end(text)
+  else sendFile(answered, socket)
 }
 
 /** The close codes that `ws` sends of its own accord, by the code of its error. */
@@ -159,7 +167,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     socket.on('error', () => socket.destroy())
     const version = request.headers['sec-websocket-version'] ?? VERSION
     if (version !== VERSION)
-      return refuse(socket, new Response(null, { status: 426, headers: { 'Sec-WebSocket-Version': VERSION } }))
+      return respondBare(socket, new Response(null, { status: 426, headers: { 'Sec-WebSocket-Version': VERSION } }))
     let isUpgraded = false
     const upgrade: Upgrade<D> = (_, data, headers) => {
       if (!isHandshake(request)) return false
@@ -171,7 +179,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       return isUpgraded
     }
     const answered = await handlers.request(webRequest(request, isSecure), upgrade)
-    if (!isUpgraded) await refuse(socket, answered)
+    if (!isUpgraded) await respondBare(socket, answered)
   }
 
   const bind = (port: number, tls: Certificate | undefined): Promise<Bound> =>

@@ -77,6 +77,11 @@ describe('a file', () => {
       expect(answer.headers.get('Allow')).toBe('GET, HEAD')
     }
   })
+  test('is served to a client that offers another protocol, as curl --http2 does', async () => {
+    const headers = { Connection: 'Upgrade, HTTP2-Settings', Upgrade: 'h2c', 'HTTP2-Settings': 'AAMAAABkAAQAoAAAAAIAAAAA' }
+    expect(await get('/big.bin', headers)).toMatchObject({ status: 200, body })
+    expect(await get('/none.txt', headers)).toMatchObject({ status: 404, body: 'Not found' })
+  })
   test('of a folder without its slash is found with it', async () => {
     const answer = await get('/sub')
     expect(answer.status).toBe(301)
