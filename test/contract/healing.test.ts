@@ -102,7 +102,10 @@ describe('with an interval set', () => {
     expect(Date.now() - began).toBeLessThan(1500)
     client.send('while it was away')
     proxy.pass()
-    expect(payloadOf(await client.next())).toBe('while it was away')
+    // The answer to what was sent before may be among what was swallowed, and then it is sent again.
+    let text = 'before'
+    while (text === 'before') text = payloadOf(await client.next())
+    expect(text).toBe('while it was away')
     await goesRound(client, 'after')
     proxy.close()
   })
