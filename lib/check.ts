@@ -52,13 +52,11 @@ async function attempt(name: string, look: () => Promise<string>): Promise<Item>
 async function goRound(config: Config): Promise<string> {
   const log = createLog({ write: () => undefined })
   const database = createDatabase(() => config.database)
-  const notifier = createNotifier(database, config.listenChannel, log, createMetrics())
+  const wanted = { database, channel: config.listenChannel, checkInterval: config.checkInterval, log }
+  const notifier = createNotifier({ ...wanted, metrics: createMetrics() })
   const listener = createListener({
-    database,
+    ...wanted,
     notifier,
-    channel: config.listenChannel,
-    checkInterval: config.checkInterval,
-    log,
     notified: () => undefined,
     lost: () => false,
     restored: () => undefined,

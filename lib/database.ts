@@ -16,8 +16,8 @@ export interface Connection {
   readonly closed: Promise<void>
   /** Runs a statement and returns its rows; what waits for an answer does not hold the next one up. @throws DatabaseError */
   query(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
-  /** Ends the session at once. What waits for an answer is rejected. */
-  close(): void
+  /** Ends the session at once. What waits for an answer is rejected, with the reason where one is given. */
+  close(reason?: DatabaseError): void
 }
 
 /** A session that LISTENs. */
@@ -41,19 +41,25 @@ export interface Server {
 }
 
 export interface Database {
-  /** Tries the hosts in their order until one takes the session. @throws DatabaseError of the last one tried. */
-  connect(): Promise<Connection>
+  /**
+   * Tries the hosts in their order until one takes the session.
+   *
+   * @param limit milliseconds for each of them, where `connect_timeout` would give it more.
+   * @throws DatabaseError of the last one tried.
+   */
+  connect(limit?: number): Promise<Connection>
   /** As `connect`, with a first channel to LISTEN on, for a session either sends or listens. */
-  connectListening(channel: string, notified: Notified): Promise<ListeningConnection>
+  connectListening(limit: number, channel: string, notified: Notified): Promise<ListeningConnection>
 }
 
 /** @param read where and how to connect, asked for each session anew. */
 export function createDatabase(read: () => Conninfo): Database {
-  const connect = (channel?: string, notified?: Notified): Promise<ListeningConnection> => {
-    const conninfo = read()
+  const connect = (limit = Number.POSITIVE_INFINITY, channel?: string, notified?: Notified): Promise<ListeningConnection> => {
+    const found = read()
+    const conninfo = { ...found, connectTimeout: Math.min(found.connectTimeout, limit) }
     return firstOf(conninfo, (host, encrypted, target) => open(conninfo, host, encrypted, target, channel, notified))
   }
-  return { connect: () => connect(), connectListening: connect }
+  return { connect, connectListening: connect }
 }
 
 type Open = (host: Host, encrypted: boolean, target: Conninfo['target']) => Promise<ListeningConnection>
@@ -95,6 +101,8 @@ async function open(
 ): Promise<ListeningConnection> {
   const socket = await openSocket(conninfo, host, encrypted)
   const session = createSession(conninfo, host, socket, channel === undefined)
+  const late = new DatabaseError(`did not answer within ${conninfo.connectTimeout} ms`, 'CONNECT_TIMEOUT', false)
+  const timer = setTimeout(() => session.close(late), conninfo.connectTimeout)
   try {
     if (channel !== undefined && notified !== undefined) await session.listen(channel, notified)
     const [found] = await session.query(
@@ -109,6 +117,8 @@ async function open(
   } catch (error) {
     session.close()
     throw error
+  } finally {
+    clearTimeout(timer)
   }
 }
 
@@ -201,7 +211,8 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares:
         delete channels[channel]
         await (listen.sql ?? sql).unsafe(`unlisten "${channel.replaceAll('"', '""')}"`)
       }),
-    close: () => {
+    close: (reason) => {
+      if (reason) for (const reject of waiting) reject(reason)
       socket.destroy()
     },
   }

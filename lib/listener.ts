@@ -7,9 +7,10 @@
  * seem to, and never deliver.
  */
 import { createBackoff } from './backoff.ts'
-import type { Database, ListeningConnection } from './database.ts'
+import { type Database, DatabaseError, type ListeningConnection } from './database.ts'
 import type { Log } from './log.ts'
 import type { Notifier } from './notifier.ts'
+import { createPatience } from './patience.ts'
 import { createProof } from './proof.ts'
 
 export interface Listener {
@@ -74,6 +75,7 @@ export function createListener(options: ListenerOptions): Listener {
   /** The channels of the present session. */
   const standing = new Map<string, Promise<void>>()
   const backoff = createBackoff()
+  const patience = createPatience(options.checkInterval)
 
   const is = (wanted: State): boolean => state === wanted
 
@@ -91,19 +93,24 @@ export function createListener(options: ListenerOptions): Listener {
 
   async function connect(): Promise<void> {
     enter('connecting')
-    const session = await database.connectListening(proof.channel, (payload) => {
+    const limit = patience.limit()
+    const session = await database.connectListening(limit, proof.channel, (payload) => {
       lastArrival = Date.now()
       proof.arrived(payload)
     })
     if (!is('connecting')) return session.close()
-    connection = session
     void session.closed.then(() => {
       if (connection === session && is('listening')) lose('the connection to the database closed')
     })
+    const late = new DatabaseError(`LISTEN was not answered within ${limit} ms`, 'LISTEN_TIMEOUT', false)
+    const deadline = setTimeout(() => session.close(late), limit)
     try {
       // The tail of the notification queue may lie far behind after a long idle spell; asking for its usage moves it.
       await session.query('select pg_notification_queue_usage()')
+      if (!is('connecting')) return session.close()
+      connection = session
       await Promise.all([channel, ...others].map((name) => listenOn(session, name)))
+      clearTimeout(deadline)
       const { isBack, fault } = await proof.run(
         session,
         Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)),
@@ -115,9 +122,12 @@ export function createListener(options: ListenerOptions): Listener {
       session.close()
       standing.clear()
       throw error
+    } finally {
+      clearTimeout(deadline)
     }
     if (!is('connecting')) return
     lastArrival = Date.now()
+    patience.rewarded()
     enter('listening')
     const { place, version, encrypted } = session.server
     log.info('listening', { channel, server: place, version, tls: encrypted })

@@ -10,6 +10,7 @@ import { type Connection, type Database, DatabaseError } from './database.ts'
 import { type Envelope, nextStamp, notificationOf } from './envelope.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
+import { createPatience } from './patience.ts'
 
 export interface Notifier {
   /**
@@ -86,7 +87,16 @@ const PASSING = /^(08|40|53|54|55|57|58|25006)/
 /** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
 const QUEUE_FULL = '54000'
 
-export function createNotifier(database: Database, channel: string, log: Log, metrics: Metrics): Notifier {
+export interface NotifierOptions {
+  readonly database: Database
+  readonly channel: string
+  /** Milliseconds within which a fault is to be healed; 0 does not hurry. */
+  readonly checkInterval: number
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export function createNotifier({ database, channel, checkInterval, log, metrics }: NotifierOptions): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
   /** Batches to be sent again: what had no answer, or the halves of what was refused. The next one is the last. */
@@ -103,6 +113,7 @@ export function createNotifier(database: Database, channel: string, log: Log, me
   let isAway = false
   let idle: (() => void)[] = []
   const backoff: Backoff = createBackoff()
+  const patience = createPatience(checkInterval)
 
   const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
 
@@ -113,11 +124,12 @@ export function createNotifier(database: Database, channel: string, log: Log, me
 
   async function connected(): Promise<Connection> {
     if (connection) return connection
-    const opened = await database.connect().catch((error) => {
+    const opened = await database.connect(patience.limit()).catch((error) => {
       const fault = asDatabaseError(error)
       // What refuses a session says nothing about the messages.
       throw new DatabaseError(fault.message, fault.code, false)
     })
+    patience.rewarded()
     if (isStopped) opened.close()
     connection = opened
     void opened.closed.then(() => {

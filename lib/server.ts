@@ -61,7 +61,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const metrics = createMetrics()
   const database = createDatabase(() => conninfo)
   const keyring = createKeyring({ keys: config.keys, read: config.jwksUrl && createKeyReader(config.jwksUrl), log })
-  const notifier = createNotifier(database, config.listenChannel, log, metrics)
+  const notifier = createNotifier({
+    database,
+    channel: config.listenChannel,
+    checkInterval: config.checkInterval,
+    log,
+    metrics,
+  })
   const meta = createMetaEvents({
     channel: config.metaChannel,
     events: config.metaEvents,

@@ -109,6 +109,26 @@ describe('with an interval set', () => {
     await goesRound(client, 'after')
     proxy.close()
   })
+
+  test('a way that is free again is found within the interval, though nobody answers the attempt that is under way', async () => {
+    const proxy = await startProxy(server.port)
+    await using program = await start({
+      PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+      PGWS_CHECK_LISTENER_INTERVAL: '1000',
+    })
+    await using client = await open(program)
+    await goesRound(client, 'before')
+    const before = program.stderr().length
+    proxy.swallow()
+    // The first attempt was given up, so that the next one is under way.
+    await program.logged(/cannot listen/, before)
+    await Bun.sleep(100)
+    proxy.pass()
+    const began = Date.now()
+    await program.logged(/listening again/, before)
+    expect(Date.now() - began).toBeLessThan(1500)
+    proxy.close()
+  })
 })
 
 describe('with no interval set', () => {
