@@ -59,6 +59,7 @@ async function goRound(config: Config): Promise<string> {
     notifier,
     notified: () => undefined,
     lost: () => false,
+    missed: () => undefined,
     restored: () => undefined,
   })
   const began = performance.now()

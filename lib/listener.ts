@@ -43,7 +43,12 @@ export interface ListenerOptions {
   readonly notified: (channel: string, notification: string) => void
   /** The session broke. Healing follows unless this says false. */
   readonly lost: (cause: string) => boolean
-  /** LISTEN stands again after notifications between two times (milliseconds of UNIX time) may have been missed. */
+  /**
+   * Notifications between two times (milliseconds of UNIX time) may have been missed. It comes ahead of the first one behind them, so that
+   * no reader gets that and leaves before it is told.
+   */
+  readonly missed: (from: number, to: number) => void
+  /** LISTEN stands again after it was away between two times, in milliseconds of UNIX time. */
   readonly restored: (from: number, to: number) => void
 }
 
@@ -70,6 +75,8 @@ export function createListener(options: ListenerOptions): Listener {
   let timer: ReturnType<typeof setTimeout> | undefined
   let endWait = (): void => undefined
   let lastArrival = 0
+  /** The last arrival before a time of which readers are still to be told that they may have missed something. */
+  let missedSince: number | undefined
   let isProven = false
   const others = new Set<string>()
   /** The channels of the present session. */
@@ -109,7 +116,9 @@ export function createListener(options: ListenerOptions): Listener {
       await session.query('select pg_notification_queue_usage()')
       if (!is('connecting')) return session.close()
       connection = session
-      await Promise.all([channel, ...others].map((name) => listenOn(session, name)))
+      // In one transaction, so that all stand at once: the first notification divides what may have been missed from what is not.
+      const names = [channel, ...others]
+      await Promise.all([session.query('begin'), ...names.map((name) => listenOn(session, name)), session.query('commit')])
       clearTimeout(deadline)
       const { isBack, fault } = await proof.run(
         session,
@@ -139,10 +148,17 @@ export function createListener(options: ListenerOptions): Listener {
       standing.get(name) ??
       session.listen(name, (notification) => {
         lastArrival = Date.now()
+        tellMissed()
         options.notified(name, notification)
       })
     standing.set(name, listening)
     return listening
+  }
+
+  function tellMissed(): void {
+    if (missedSince === undefined) return
+    options.missed(missedSince, lastArrival)
+    missedSince = undefined
   }
 
   async function check(): Promise<void> {
@@ -157,12 +173,12 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function lose(cause: string): void {
-    const from = lastArrival
+    missedSince = lastArrival
     enter('waiting')
     log.error('listener lost', { cause })
     if (!options.lost(cause)) return enter('stopped')
     notifier.hold()
-    void heal(from)
+    void heal(lastArrival)
   }
 
   async function heal(from: number): Promise<void> {
@@ -173,11 +189,13 @@ export function createListener(options: ListenerOptions): Listener {
       try {
         await connect()
         if (!is('listening')) return
+        tellMissed()
         options.restored(from, lastArrival)
         notifier.release()
       } catch (error) {
         if (is('stopped')) return
         enter('waiting')
+        missedSince ??= lastArrival
         log.warning('cannot listen', { reason: messageOf(error) })
       }
     }

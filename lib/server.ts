@@ -120,11 +120,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
       if (!isHealed) lost()
       return isHealed
     },
+    missed: (from, to) => sessions.missed(from, to),
     restored: (from, to) => {
       metrics.reconnections.add()
       metrics.outage.add((to - from) / 1000)
       log.info('listening again', { 'missed-from': from / 1000, 'missed-to': to / 1000 })
-      sessions.missed(from, to)
       meta.restored(from, to)
     },
   })
