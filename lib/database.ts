@@ -227,3 +227,8 @@ function describe(error: unknown, host: Host): DatabaseError {
   const answered = error instanceof DatabaseError ? error.answered : error instanceof postgres.PostgresError
   return new DatabaseError(`${place(host)} ${message}`, code, answered)
 }
+
+export function asDatabaseError(error: unknown): DatabaseError {
+  if (error instanceof DatabaseError) return error
+  return new DatabaseError(error instanceof Error ? error.message : String(error), 'UNKNOWN', false)
+}

@@ -1,13 +1,12 @@
 /**
- * Owns the way to PostgreSQL: a bounded queue of messages, sent in order as batches of NOTIFY over one session.
+ * Owns the way to PostgreSQL: a bounded queue of messages, which go in order over one session, and probes, which go ahead of them.
  *
- * The first message leaves at once; what comes while a batch is under way is the next batch. While full ones wait, a second is
- * under way behind the first, so that neither side waits for the other. A batch whose answer was lost is sent again as it was. A
- * message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
+ * The first message leaves at once; what comes while a batch is under way is the next batch.
  */
 import { type Backoff, createBackoff } from './backoff.ts'
-import { type Connection, type Database, DatabaseError } from './database.ts'
-import { type Envelope, nextStamp, notificationOf } from './envelope.ts'
+import { asDatabaseError, type Connection, type Database, DatabaseError } from './database.ts'
+import type { Envelope } from './envelope.ts'
+import { BATCH, createFlights, type Settled } from './flights.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
 import { createPatience } from './patience.ts'
@@ -33,22 +32,14 @@ export interface Notifier {
   stop(): number
 }
 
+/** What may wait: the messages' lengths, each with an allowance for what it costs beside its text. */
+const QUEUE_BYTES = 64 * 1024 * 1024
+const MESSAGE_BYTES = 200
+
 interface Message extends Envelope {
   /** By the clock that never goes back, in milliseconds. */
   readonly acceptedAt: number
   readonly refused: () => void
-}
-
-/** Messages of one statement, with their texts, which stay the same however often they are sent. */
-interface Batch {
-  readonly messages: readonly Message[]
-  readonly notifications: readonly string[]
-}
-
-interface Flight {
-  readonly batch: Batch
-  /** Why the database did not take it; undefined when it did. */
-  readonly answer: Promise<DatabaseError | undefined>
 }
 
 interface Probe {
@@ -56,36 +47,6 @@ interface Probe {
   readonly notification: string
   readonly settled: (error?: DatabaseError) => void
 }
-
-/** PostgreSQL sends 1,000 notifications a statement nearly as fast as more, and a refused one is found among them in ten steps. */
-const BATCH = 1000
-
-/** What may wait: the messages' lengths, each with an allowance for what it costs beside its text. */
-const QUEUE_BYTES = 64 * 1024 * 1024
-const MESSAGE_BYTES = 200
-
-/** Stands between the notifications of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
-const SEPARATOR = '\u0001'
-
-/** Batches under way at once. A third would gain nothing: the database works on one while this program reads and writes the other. */
-const FLIGHTS = 2
-
-/**
- * Takes a batch that follows another ($3, that one's number) only if that one was taken, so that nothing overtakes: what is set
- * rolls back with a failed statement. Answers with the batch's own number ($4) when it was taken.
- */
-const SEND = `select set_config('pgws.batch', case when count(pg_notify($1, notification)) > 0 then $4 else '' end, false) as taken
-  from unnest(string_to_array($2, '${SEPARATOR}')) as notification
-  where $3 = '' or (select current_setting('pgws.batch', true)) = $3`
-
-/**
- * SQLSTATE classes after which the same statement may succeed: connection, transaction rollback, resources, limits (a full
- * notification queue), object state, operator intervention, system, and a read-only transaction (a primary that became a replica).
- */
-const PASSING = /^(08|40|53|54|55|57|58|25006)/
-
-/** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
-const QUEUE_FULL = '54000'
 
 export interface NotifierOptions {
   readonly database: Database
@@ -99,13 +60,7 @@ export interface NotifierOptions {
 export function createNotifier({ database, channel, checkInterval, log, metrics }: NotifierOptions): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
-  /** Batches to be sent again: what had no answer, or the halves of what was refused. The next one is the last. */
-  let begun: Batch[] = []
-  /** Batches under way, in the order of their answers. */
-  let flights: Flight[] = []
-  let posted = 0
   let probes: Probe[] = []
-  let stamp = 0
   let connection: Connection | undefined
   let isPumping = false
   let isHeld = false
@@ -114,13 +69,9 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
   let idle: (() => void)[] = []
   const backoff: Backoff = createBackoff()
   const patience = createPatience(checkInterval)
+  const flights = createFlights<Message>(channel, connected)
 
   const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
-
-  const stamped = (message: Message): string => {
-    stamp = nextStamp(stamp, Date.now())
-    return notificationOf(message, stamp)
-  }
 
   async function connected(): Promise<Connection> {
     if (connection) return connection
@@ -138,72 +89,34 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
     return opened
   }
 
-  function newBatch(): Batch {
+  function takeBatch(): readonly Message[] {
     const messages = queue.splice(0, BATCH)
     queuedBytes -= messages.reduce((sum, message) => sum + cost(message), 0)
-    return { messages, notifications: messages.map(stamped) }
+    return messages
   }
 
-  /** Sends a batch behind those under way. */
-  function post(batch: Batch): void {
-    const after = flights.length === 0 ? '' : String(posted)
-    flights.push({ batch, answer: answerTo(batch, after, String(++posted)) })
-  }
-
-  async function answerTo({ notifications }: Batch, after: string, number: string): Flight['answer'] {
-    try {
-      const [row] = await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR), after, number])
-      return row?.taken === number ? undefined : new DatabaseError('the batch ahead was not taken', 'BEHIND', false)
-    } catch (error) {
-      return asDatabaseError(error)
-    }
-  }
-
-  /** Posts what may go now: something when nothing is under way, then only full batches, and none while an earlier one is sent again. */
   function postAll(): void {
     if (isHeld || isStopped) return
-    const again = flights.length === 0 ? begun.pop() : undefined
-    if (again) post(again)
-    if (begun.length > 0 || again) return
-    if (flights.length === 0 && queue.length > 0) post(newBatch())
-    while (connection && flights.length < FLIGHTS && queue.length >= BATCH) post(newBatch())
+    flights.resume()
+    while (queue.length > 0 && flights.takes(connection !== undefined && queue.length >= BATCH)) flights.post(takeBatch())
   }
 
-  /** Awaits the answer of the batch that is ahead. */
-  async function settle({ batch, answer }: Flight): Promise<void> {
-    const fault = await answer
-    if (fault === undefined) {
-      flights.shift()
+  async function settle({ taken, refused, fault, isPassing }: Settled<Message>): Promise<void> {
+    if (taken) {
       returned()
-      return record(batch)
+      record(taken)
     }
-    // Those behind were not taken either, or the session ended and none has an answer.
-    for (const behind of flights.splice(0).slice(1).reverse()) {
-      await behind.answer
-      begun.push(behind.batch)
+    if (refused && fault) {
+      log.warning('message refused by the database', { code: fault.code, reason: fault.message })
+      refused.refused()
     }
-    const isPassing = !fault.answered || PASSING.test(fault.code)
-    if (batch.messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)) split(batch)
-    else if (isPassing) begun.push(batch)
-    else refuse(batch, fault)
-    if (isPassing) await failed(fault)
+    if (fault && isPassing) await failed(fault)
   }
 
-  function record({ messages }: Batch): void {
+  function record(messages: readonly Message[]): void {
     const now = performance.now()
     metrics.batches.observe(messages.length)
     for (const { acceptedAt } of messages) metrics.toCommit.observe((now - acceptedAt) / 1000)
-  }
-
-  function refuse({ messages }: Batch, fault: DatabaseError): void {
-    log.warning('message refused by the database', { code: fault.code, reason: fault.message })
-    messages[0]?.refused()
-  }
-
-  function split({ messages, notifications }: Batch): void {
-    const half = messages.length >> 1
-    begun.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
-    begun.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })
   }
 
   function returned(): void {
@@ -238,8 +151,8 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
     while (!isStopped) {
       if (probes.length > 0) await sendProbes()
       postAll()
-      const [ahead] = flights
-      if (ahead) await settle(ahead)
+      const ahead = flights.settle()
+      if (ahead !== undefined) await settle(await ahead)
       else if (probes.length === 0) break
     }
     isPumping = false
@@ -247,8 +160,7 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
   }
 
   /** Messages that are accepted and neither in the database nor refused. */
-  const waiting = (): number =>
-    [...begun, ...flights.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, queue.length)
+  const waiting = (): number => queue.length + flights.messages
 
   function wake(): void {
     if (!isPumping && !isStopped) void pump()
@@ -298,8 +210,6 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
       const left = waiting()
       isStopped = true
       queue = []
-      begun = []
-      flights = []
       for (const { settled } of probes.splice(0)) settled(new DatabaseError('the notifier has stopped', 'STOPPED', false))
       probes = []
       idle = []
@@ -308,9 +218,4 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
       return left
     },
   }
-}
-
-function asDatabaseError(error: unknown): DatabaseError {
-  if (error instanceof DatabaseError) return error
-  return new DatabaseError(error instanceof Error ? error.message : String(error), 'UNKNOWN', false)
 }

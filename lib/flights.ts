@@ -1,0 +1,141 @@
+/**
+ * Owns batches of NOTIFY on their way to PostgreSQL, each one statement: in which order they go, what becomes of one that had no answer,
+ * and which of its messages PostgreSQL refuses.
+ *
+ * Two full batches are under way at once, so that neither side waits for the other. A batch whose answer was lost is sent again as it was.
+ * A message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
+ */
+import { asDatabaseError, type Connection, DatabaseError } from './database.ts'
+import { type Envelope, nextStamp, notificationOf } from './envelope.ts'
+
+export interface Flights<M extends Envelope> {
+  /** Messages neither in the database nor refused. */
+  readonly messages: number
+  /** Whether the next batch may go. @param isFull whether it is as large as it may be; then it may go behind another. */
+  takes(isFull: boolean): boolean
+  /** Sends a batch of at most `BATCH` messages behind those under way. */
+  post(messages: readonly M[]): void
+  /** Sends again, before anything new, what is to be sent again. */
+  resume(): void
+  /** Awaits the answer to the batch that is ahead; undefined when none is under way. */
+  settle(): Promise<Settled<M>> | undefined
+}
+
+/** What became of a batch. One that is neither taken nor refused is to be sent again, whole or in halves. */
+export interface Settled<M> {
+  readonly taken?: readonly M[]
+  readonly refused?: M
+  /** Why it was not taken. */
+  readonly fault?: DatabaseError
+  /** Whether the same statement may succeed after a while. */
+  readonly isPassing?: boolean
+}
+
+/** PostgreSQL sends 1,000 notifications a statement nearly as fast as more, and a refused one is found among them in ten steps. */
+export const BATCH = 1000
+
+/** Stands between the notifications of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
+const SEPARATOR = '\u0001'
+
+/** Batches under way at once. A third would gain nothing: the database works on one while this program reads and writes the other. */
+const FLIGHTS = 2
+
+/**
+ * Takes a batch that follows another ($3, that one's number) only if that one was taken, so that nothing overtakes: what is set
+ * rolls back with a failed statement. Answers with the batch's own number ($4) when it was taken.
+ */
+const SEND = `select set_config('pgws.batch', case when count(pg_notify($1, notification)) > 0 then $4 else '' end, false) as taken
+  from unnest(string_to_array($2, '${SEPARATOR}')) as notification
+  where $3 = '' or (select current_setting('pgws.batch', true)) = $3`
+
+/**
+ * SQLSTATE classes after which the same statement may succeed: connection, transaction rollback, resources, limits (a full
+ * notification queue), object state, operator intervention, system, and a read-only transaction (a primary that became a replica).
+ */
+const PASSING = /^(08|40|53|54|55|57|58|25006)/
+
+/** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
+const QUEUE_FULL = '54000'
+
+/** Messages of one statement, with their texts, which stay the same however often they are sent. */
+interface Batch<M> {
+  readonly messages: readonly M[]
+  readonly notifications: readonly string[]
+}
+
+interface Flight<M> {
+  readonly batch: Batch<M>
+  /** Why the database did not take it; undefined when it did. */
+  readonly answer: Promise<DatabaseError | undefined>
+}
+
+/** @param connected the session to send over, which may have to be set up first. */
+export function createFlights<M extends Envelope>(channel: string, connected: () => Promise<Connection>): Flights<M> {
+  /** In the order of their answers. */
+  const flights: Flight<M>[] = []
+  /** Batches to be sent again. The next one is the last. */
+  const begun: Batch<M>[] = []
+  let posted = 0
+  let stamp = 0
+
+  const stamped = (message: M): string => {
+    stamp = nextStamp(stamp, Date.now())
+    return notificationOf(message, stamp)
+  }
+
+  function send(batch: Batch<M>): void {
+    const after = flights.length === 0 ? '' : String(posted)
+    flights.push({ batch, answer: answerTo(batch, after, String(++posted)) })
+  }
+
+  async function answerTo({ notifications }: Batch<M>, after: string, number: string): Flight<M>['answer'] {
+    try {
+      const [row] = await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR), after, number])
+      return row?.taken === number ? undefined : new DatabaseError('the batch ahead was not taken', 'BEHIND', false)
+    } catch (error) {
+      return asDatabaseError(error)
+    }
+  }
+
+  async function settle({ batch, answer }: Flight<M>): Promise<Settled<M>> {
+    const fault = await answer
+    const { messages } = batch
+    if (fault === undefined) {
+      flights.shift()
+      return { taken: messages }
+    }
+    // Those behind were not taken either, or the session ended and none has an answer.
+    for (const behind of flights.splice(0).slice(1).reverse()) {
+      await behind.answer
+      begun.push(behind.batch)
+    }
+    const isPassing = !fault.answered || PASSING.test(fault.code)
+    const [first] = messages
+    if (messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)) split(batch)
+    else if (isPassing) begun.push(batch)
+    else if (first) return { refused: first, fault }
+    return { fault, isPassing }
+  }
+
+  function split({ messages, notifications }: Batch<M>): void {
+    const half = messages.length >> 1
+    begun.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
+    begun.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })
+  }
+
+  return {
+    get messages() {
+      return [...begun, ...flights.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, 0)
+    },
+    takes: (isFull) => begun.length === 0 && (flights.length === 0 || (isFull && flights.length < FLIGHTS)),
+    post: (messages) => send({ messages, notifications: messages.map(stamped) }),
+    resume() {
+      const again = flights.length === 0 ? begun.pop() : undefined
+      if (again) send(again)
+    },
+    settle() {
+      const [ahead] = flights
+      return ahead && settle(ahead)
+    },
+  }
+}
