@@ -20,7 +20,7 @@ export interface Item {
 /** @param now UNIX time in milliseconds. */
 export async function* check(config: Config, now: number): AsyncGenerator<Item> {
   yield await attempt('database', async () => {
-    const connection = await createDatabase(() => config.database).connect()
+    const connection = await createDatabase(() => config.database, 0).connect()
     const { place, version, isReplica, encrypted } = connection.server
     connection.close()
     return `${place}, PostgreSQL ${version}, ${isReplica ? 'a replica' : 'primary'}, ${encrypted ? 'TLS' : 'no TLS'}`
@@ -51,12 +51,13 @@ async function attempt(name: string, look: () => Promise<string>): Promise<Item>
 /** The server's own listener proves the whole way, or says what is in it. */
 async function goRound(config: Config): Promise<string> {
   const log = createLog({ write: () => undefined })
-  const database = createDatabase(() => config.database)
-  const wanted = { database, channel: config.listenChannel, checkInterval: config.checkInterval, log }
+  const database = createDatabase(() => config.database, config.checkInterval)
+  const wanted = { database, channel: config.listenChannel, log }
   const notifier = createNotifier({ ...wanted, metrics: createMetrics() })
   const listener = createListener({
     ...wanted,
     notifier,
+    checkInterval: config.checkInterval,
     notified: () => undefined,
     lost: () => false,
     missed: () => undefined,

@@ -41,25 +41,59 @@ export interface Server {
 }
 
 export interface Database {
-  /**
-   * Tries the hosts in their order until one takes the session.
-   *
-   * @param limit milliseconds for each of them, where `connect_timeout` would give it more.
-   * @throws DatabaseError of the last one tried.
-   */
-  connect(limit?: number): Promise<Connection>
+  /** Tries the hosts in their order until one takes the session. @throws DatabaseError of the last one tried. */
+  connect(): Promise<Connection>
   /** As `connect`, with a first channel to LISTEN on, for a session either sends or listens. */
-  connectListening(limit: number, channel: string, notified: Notified): Promise<ListeningConnection>
+  connectListening(channel: string, notified: Notified): Promise<ListeningConnection>
 }
 
-/** @param read where and how to connect, asked for each session anew. */
-export function createDatabase(read: () => Conninfo): Database {
-  const connect = (limit = Number.POSITIVE_INFINITY, channel?: string, notified?: Notified): Promise<ListeningConnection> => {
-    const found = read()
-    const conninfo = { ...found, connectTimeout: Math.min(found.connectTimeout, limit) }
-    return firstOf(conninfo, (host, encrypted, target) => open(conninfo, host, encrypted, target, channel, notified))
+/** Milliseconds. A database on a busy machine takes some time to start a session. */
+const SHORTEST_SCOUT = 500
+
+/**
+ * @param read where and how to connect, asked for each session anew.
+ * @param interval milliseconds within which a way that is free again is to be found; 0 leaves that to `connect_timeout`.
+ */
+export function createDatabase(read: () => Conninfo, interval: number): Database {
+  const connect = (channel?: string, notified?: Notified): Promise<ListeningConnection> => {
+    const conninfo = read()
+    const attempt: Attempt = (limit, heard) => {
+      const limited = { ...conninfo, connectTimeout: Math.min(conninfo.connectTimeout, limit) }
+      return firstOf(limited, (host, encrypted, target) => open(limited, host, encrypted, target, channel, heard))
+    }
+    const every = interval > 0 ? Math.max(interval / 2, SHORTEST_SCOUT) : Number.POSITIVE_INFINITY
+    return every < conninfo.connectTimeout ? withScouts(attempt, every, notified) : attempt(conninfo.connectTimeout, notified)
   }
-  return { connect, connectListening: connect }
+  return { connect: () => connect(), connectListening: connect }
+}
+
+type Attempt = (limit: number, heard: Notified | undefined) => Promise<ListeningConnection>
+
+/**
+ * Connects as `attempt` does, which has all its time, for a database may be slow. But what a silent network swallowed is never answered:
+ * beside it a scout sets out every so many milliseconds, with no more time than that, and wins where the way is free again.
+ */
+function withScouts(attempt: Attempt, every: number, notified: Notified = () => undefined): Promise<ListeningConnection> {
+  return new Promise((resolve, reject) => {
+    let isOver = false
+    const end = (act: () => void): void => {
+      isOver = true
+      clearInterval(timer)
+      act()
+    }
+    const run = async (limit: number): Promise<void> => {
+      let hasWon = false
+      const session = await attempt(limit, (notification) => {
+        if (hasWon) notified(notification)
+      })
+      if (isOver) return session.close()
+      hasWon = true
+      end(() => resolve(session))
+    }
+    // Why a scout does not come back says less than what the first attempt will meet.
+    const timer = setInterval(() => void run(every).catch(() => undefined), every)
+    run(Number.POSITIVE_INFINITY).catch((error) => end(() => reject(error)))
+  })
 }
 
 type Open = (host: Host, encrypted: boolean, target: Conninfo['target']) => Promise<ListeningConnection>

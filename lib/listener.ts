@@ -10,7 +10,6 @@ import { createBackoff } from './backoff.ts'
 import { type Database, DatabaseError, type ListeningConnection } from './database.ts'
 import type { Log } from './log.ts'
 import type { Notifier } from './notifier.ts'
-import { createPatience } from './patience.ts'
 import { createProof } from './proof.ts'
 
 export interface Listener {
@@ -60,6 +59,9 @@ const CHECK_EVERY = 10_000
 /** The shortest time given to a check, in milliseconds: below it, the program's own pauses would look like faults. */
 const SHORTEST_CHECK = 50
 
+/** Milliseconds for LISTEN on all channels, of which there may be thousands. */
+const LISTEN_LIMIT = 10_000
+
 /** The most milliseconds for the check that ends the making of a session. */
 const FIRST_CHECK = 5000
 
@@ -82,7 +84,6 @@ export function createListener(options: ListenerOptions): Listener {
   /** The channels of the present session. */
   const standing = new Map<string, Promise<void>>()
   const backoff = createBackoff()
-  const patience = createPatience(options.checkInterval)
 
   const is = (wanted: State): boolean => state === wanted
 
@@ -100,8 +101,7 @@ export function createListener(options: ListenerOptions): Listener {
 
   async function connect(): Promise<void> {
     enter('connecting')
-    const limit = patience.limit()
-    const session = await database.connectListening(limit, proof.channel, (payload) => {
+    const session = await database.connectListening(proof.channel, (payload) => {
       lastArrival = Date.now()
       proof.arrived(payload)
     })
@@ -109,8 +109,8 @@ export function createListener(options: ListenerOptions): Listener {
     void session.closed.then(() => {
       if (connection === session && is('listening')) lose('the connection to the database closed')
     })
-    const late = new DatabaseError(`LISTEN was not answered within ${limit} ms`, 'LISTEN_TIMEOUT', false)
-    const deadline = setTimeout(() => session.close(late), limit)
+    const late = new DatabaseError(`LISTEN was not answered within ${LISTEN_LIMIT} ms`, 'LISTEN_TIMEOUT', false)
+    const deadline = setTimeout(() => session.close(late), LISTEN_LIMIT)
     try {
       // The tail of the notification queue may lie far behind after a long idle spell; asking for its usage moves it.
       await session.query('select pg_notification_queue_usage()')
@@ -136,7 +136,6 @@ export function createListener(options: ListenerOptions): Listener {
     }
     if (!is('connecting')) return
     lastArrival = Date.now()
-    patience.rewarded()
     enter('listening')
     const { place, version, encrypted } = session.server
     log.info('listening', { channel, server: place, version, tls: encrypted })

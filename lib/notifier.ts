@@ -9,7 +9,6 @@ import type { Envelope } from './envelope.ts'
 import { BATCH, createFlights, type Settled } from './flights.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
-import { createPatience } from './patience.ts'
 
 export interface Notifier {
   /**
@@ -51,13 +50,11 @@ interface Probe {
 export interface NotifierOptions {
   readonly database: Database
   readonly channel: string
-  /** Milliseconds within which a fault is to be healed; 0 does not hurry. */
-  readonly checkInterval: number
   readonly log: Log
   readonly metrics: Metrics
 }
 
-export function createNotifier({ database, channel, checkInterval, log, metrics }: NotifierOptions): Notifier {
+export function createNotifier({ database, channel, log, metrics }: NotifierOptions): Notifier {
   let queue: Message[] = []
   let queuedBytes = 0
   let probes: Probe[] = []
@@ -68,19 +65,17 @@ export function createNotifier({ database, channel, checkInterval, log, metrics 
   let isAway = false
   let idle: (() => void)[] = []
   const backoff: Backoff = createBackoff()
-  const patience = createPatience(checkInterval)
   const flights = createFlights<Message>(channel, connected)
 
   const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
 
   async function connected(): Promise<Connection> {
     if (connection) return connection
-    const opened = await database.connect(patience.limit()).catch((error) => {
+    const opened = await database.connect().catch((error) => {
       const fault = asDatabaseError(error)
       // What refuses a session says nothing about the messages.
       throw new DatabaseError(fault.message, fault.code, false)
     })
-    patience.rewarded()
     if (isStopped) opened.close()
     connection = opened
     void opened.closed.then(() => {

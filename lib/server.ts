@@ -59,12 +59,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   let hasListened = false
   let stopping: Promise<number> | undefined
   const metrics = createMetrics()
-  const database = createDatabase(() => conninfo)
+  const database = createDatabase(() => conninfo, config.checkInterval)
   const keyring = createKeyring({ keys: config.keys, read: config.jwksUrl && createKeyReader(config.jwksUrl), log })
   const notifier = createNotifier({
     database,
     channel: config.listenChannel,
-    checkInterval: config.checkInterval,
     log,
     metrics,
   })
