@@ -31,7 +31,7 @@ const WRITERS = 8
 
 spawnSync('npm', ['run', '--silent', 'build'], { cwd: resolve(import.meta.dir, '..'), stdio: 'inherit' })
 const database = await startPostgres({ settings: { max_connections: '50' } })
-const proxy = await startProxy(database.port)
+using proxy = await startProxy(database.port)
 const env = { PGWS_DB_URI: database.uri.replace(/:\d+\//, `:${proxy.port}/`), PGWS_CHECK_LISTENER_INTERVAL: '1000' }
 /** The first lives from beginning to end; the second is killed and stopped at random. */
 const steady = await start(env)
@@ -160,6 +160,5 @@ console.log(
 await steady.stop()
 await other.stop()
 killAll()
-proxy.close()
 await database.stop()
 process.exit(lost.length + changed.length > 0 ? 1 : 0)

@@ -91,7 +91,7 @@ test('on SIGTERM while the database is away the exit code is 1 and the number of
 })
 
 test('a second signal ends the server at once', async () => {
-  const proxy = await startProxy(server.port)
+  using proxy = await startProxy(server.port)
   const program = await start({
     PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
     PGWS_SHUTDOWN_TIMEOUT: '60000',
@@ -106,11 +106,10 @@ test('a second signal ends the server at once', async () => {
   await program.logged(/draining/)
   program.signal('SIGINT')
   expect(await program.exited).toBe(1)
-  proxy.close()
 })
 
 test('while it drains the server takes no further connection and is not ready', async () => {
-  const proxy = await startProxy(server.port)
+  using proxy = await startProxy(server.port)
   const program = await start({
     PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
     PGWS_SHUTDOWN_TIMEOUT: '1500',
@@ -128,5 +127,4 @@ test('while it drains the server takes no further connection and is not ready', 
   await expect(handshake(program.port, `/late/${await token({ mode: 'r' })}`)).rejects.toThrow()
   expect(await program.exited).toBe(1)
   expect(program.stderr()).toContain('messages=1')
-  proxy.close()
 })

@@ -98,7 +98,7 @@ describe('with an interval set', () => {
   })
 
   test('a half-open connection is found within the interval, and healed when the way is free', async () => {
-    const proxy = await startProxy(server.port)
+    using proxy = await startProxy(server.port)
     await using program = await start({
       PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
       PGWS_CHECK_LISTENER_INTERVAL: '1000',
@@ -113,11 +113,10 @@ describe('with an interval set', () => {
     proxy.pass()
     expect(await nextAfter(client, 'before')).toBe('while it was away')
     await goesRound(client, 'after')
-    proxy.close()
   })
 
   test('a way that was silent for long is found to be free within the interval, though nobody answers the attempt that is under way', async () => {
-    const proxy = await startProxy(server.port)
+    using proxy = await startProxy(server.port)
     await using program = await start({
       PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
       PGWS_CHECK_LISTENER_INTERVAL: '1000',
@@ -135,7 +134,6 @@ describe('with an interval set', () => {
     expect(Date.now() - began).toBeLessThan(1000)
     client.send('after')
     expect(await nextAfter(client, 'before')).toBe('after')
-    proxy.close()
   })
 })
 

@@ -69,7 +69,7 @@ test.each(['fast', 'immediate', 'kill'] as const)(
 )
 
 test(`connections half open: ${kept}`, async () => {
-  const proxy = await startProxy(server.port)
+  using proxy = await startProxy(server.port)
   await underLoad(server.uri.replace(/:\d+\//, `:${proxy.port}/`), async (program) => {
     for (let round = 0; round < 2; round++) {
       await Bun.sleep(200)
@@ -80,7 +80,6 @@ test(`connections half open: ${kept}`, async () => {
       await program.logged(/listening again/, before)
     }
   })
-  proxy.close()
 }, 60_000)
 
 test('a server killed under load leaves nothing that keeps the next one from serving on the same port', async () => {

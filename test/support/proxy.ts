@@ -1,13 +1,12 @@
 /** Owns a TCP proxy that can go silent, as a network does that swallows packets: no close, no error. */
 import { connect, createServer, type Socket } from 'node:net'
 
-export interface Proxy {
+export interface Proxy extends Disposable {
   readonly port: number
   /** From now on every byte is swallowed, of open connections and of new ones. */
   swallow(): void
   /** New connections pass again; those that went silent stay so. */
   pass(): void
-  close(): void
 }
 
 export async function startProxy(target: number): Promise<Proxy> {
@@ -43,7 +42,7 @@ export async function startProxy(target: number): Promise<Proxy> {
     pass: () => {
       swallowing = false
     },
-    close: () => {
+    [Symbol.dispose]: () => {
       server.close()
       for (const socket of sockets) socket.destroy()
     },
