@@ -36,12 +36,10 @@ export type Routes = (request: Request, bindings: Bindings) => Response | Promis
 export function createRoutes(options: RoutesOptions): Routes {
   const { keyring, policy, allowedOrigins, rootPath, fileBody, sessions, metrics, log, product, admission } = options
   const app = new Hono<{ Bindings: Bindings }>()
+  /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
+  const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
+  const upgraded = new Response(null)
   const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType, fileBody)
-
-  app.use(async (context, next) => {
-    await next()
-    context.header('Server', product)
-  })
 
   app.all('*', (context) => (isUpgrade(context.req.raw) ? upgrade(context) : serve(context)))
 
@@ -86,11 +84,11 @@ export function createRoutes(options: RoutesOptions): Routes {
   }
 
   function accept(context: Context<{ Bindings: Bindings }>, session: Session, protocol: string | undefined): Response {
-    const headers = new Headers({ Server: product })
-    if (protocol !== undefined) headers.set('Sec-WebSocket-Protocol', protocol)
+    const headers =
+      protocol === undefined ? upgradeHeaders.none : protocol === 'pgws' ? upgradeHeaders.pgws : protocolHeaders(protocol)
     // It may have waited, and the server have begun to shut down meanwhile.
     const closed = admission()
-    if (!closed && context.env.upgrade(context.req.raw, session, headers)) return context.body(null)
+    if (!closed && context.env.upgrade(context.req.raw, session, headers)) return upgraded
     sessions.discard(session)
     return reject(context, closed ?? 'HANDSHAKE_MALFORMED')
   }
@@ -104,23 +102,29 @@ export function createRoutes(options: RoutesOptions): Routes {
   async function serve(context: Context): Promise<Response> {
     if (!files) return plain(context, `${product}\nThis is a WebSocket server: connect to /CHANNEL/TOKEN or /TOKEN.\n`, 200)
     const answered = await files.answer(context.req.raw, readPath(context.req.raw.url))
-    return isRefusal(answered) ? answer(context, answered.refused) : answered
+    if (isRefusal(answered)) return answer(context, answered.refused)
+    answered.headers.set('Server', product)
+    return answered
+  }
+
+  function answer(context: Context, code: RefusalCode): Response {
+    const { status, reason } = refusals[code]
+    if (status === 503) context.header('Retry-After', '1')
+    if (status === 401) context.header('WWW-Authenticate', 'Bearer')
+    if (status === 405) context.header('Allow', 'GET, HEAD')
+    context.header('X-Content-Type-Options', 'nosniff')
+    return plain(context, reason, status)
+  }
+
+  const plain = (context: Context, text: string, status: ContentfulStatusCode): Response =>
+    context.text(text, status, { 'Content-Type': 'text/plain; charset=UTF-8', Server: product })
+
+  function protocolHeaders(protocol: string | undefined): Headers {
+    return new Headers({ Server: product, ...(protocol === undefined ? {} : { 'Sec-WebSocket-Protocol': protocol }) })
   }
 
   return (request, bindings) => app.fetch(request, bindings)
 }
-
-function answer(context: Context, code: RefusalCode): Response {
-  const { status, reason } = refusals[code]
-  if (status === 503) context.header('Retry-After', '1')
-  if (status === 401) context.header('WWW-Authenticate', 'Bearer')
-  if (status === 405) context.header('Allow', 'GET, HEAD')
-  context.header('X-Content-Type-Options', 'nosniff')
-  return plain(context, reason, status)
-}
-
-const plain = (context: Context, text: string, status: ContentfulStatusCode): Response =>
-  context.text(text, status, { 'Content-Type': 'text/plain; charset=UTF-8' })
 
 const isUpgrade = (request: Request): boolean => request.headers.get('Upgrade')?.toLowerCase() === 'websocket'
 

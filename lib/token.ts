@@ -197,8 +197,10 @@ export function verifyToken(token: string, keys: readonly Key[]): Claims | Refus
   }
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
 function readClaims(payload: string): Claims | Refusal {
-  const text = new TextDecoder('utf-8', { fatal: true }).decode(base64url.decode(payload))
+  const text = utf8.decode(base64url.decode(payload))
   const values = parseObject(text)
   return values ? { values, text } : refuse('TOKEN_MALFORMED')
 }
