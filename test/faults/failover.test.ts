@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import { connect, payloadOf } from '../support/client.ts'
+import { connect, nextNew } from '../support/client.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { start } from '../support/program.ts'
 import { token } from '../support/token.ts'
@@ -28,7 +28,7 @@ test('after a failover to a streaming replica, clients are served within 5 s of 
   })
   const client = await connect(`${program.origin}/failover/${await token({ mode: 'rw' })}`, { protocols: ['pgws'] })
   client.send('before')
-  expect(payloadOf(await client.next())).toBe('before')
+  expect(await nextNew(client)).toBe('before')
 
   await primary.stop('immediate')
   await program.logged(/listener lost/)
@@ -39,10 +39,10 @@ test('after a failover to a streaming replica, clients are served within 5 s of 
   expect(promoted?.promoted).toBe(true)
   const began = Date.now()
   expect(JSON.parse(await client.next())).toMatchObject({ event: 'MessagesMissed', channel: 'failover' })
-  expect(payloadOf(await client.next())).toBe('in between')
+  expect(await nextNew(client)).toBe('in between')
   expect(Date.now() - began).toBeLessThan(5000)
   client.send('after')
-  expect(payloadOf(await client.next())).toBe('after')
+  expect(await nextNew(client)).toBe('after')
   await client.close()
   await program.stop()
   await sql.end()
