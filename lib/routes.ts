@@ -35,7 +35,8 @@ export type Routes = (request: Request, bindings: Bindings) => Response | Promis
 
 export function createRoutes(options: RoutesOptions): Routes {
   const { keyring, policy, allowedOrigins, rootPath, fileBody, sessions, metrics, log, product, admission } = options
-  const app = new Hono<{ Bindings: Bindings }>()
+  // One route takes every path, so that none need be looked for in the URL.
+  const app = new Hono<{ Bindings: Bindings }>({ getPath: () => '/' })
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
