@@ -92,7 +92,11 @@ export function createMetrics() {
     gauge,
     opened: labelled('pgws_connections_opened_total', 'Connections opened, by mode.', 'mode'),
     refused: labelled('pgws_upgrades_refused_total', 'Upgrades refused, by reason.', 'reason'),
-    closed: labelled('pgws_connections_closed_total', 'Connections closed, by close code.', 'code'),
+    closed: labelled(
+      'pgws_connections_closed_total',
+      'Connections closed, by close code; "own" for codes of the clients.',
+      'code',
+    ),
     slowReaders: counter('pgws_slow_readers_disconnected_total', 'Connections dropped because too much waited for them.'),
     received: counter('pgws_messages_received_total', 'Messages received from clients.'),
     receivedBytes: counter('pgws_message_bytes_received_total', 'Bytes of messages received from clients.'),

@@ -73,6 +73,9 @@ const SILENT_ROUNDS = 3
 /** Milliseconds between two looks at what waits for each client. */
 const LOOK_EVERY = 1000
 
+/** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
+const OWN_CODES = 3000
+
 const modeOf = ({ canRead, canWrite }: Grant): string => `${canRead ? 'r' : ''}${canWrite ? 'w' : ''}`
 
 /** A grant's channels for a log line, of which a token may name thousands. */
@@ -234,7 +237,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       leave(data)
       // The frame that this server sent says why; a client's echo of it does not.
       const said = data.closure === undefined ? { code, reason } : closures[data.closure]
-      metrics.closed.add(said.code)
+      metrics.closed.add(data.closure === undefined && code >= OWN_CODES ? 'own' : said.code)
       log.debug('client closed', said)
       meta.closed(data.grant, {
         code: said.code,

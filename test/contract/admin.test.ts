@@ -86,8 +86,7 @@ test('/metrics counts what happens', async () => {
   one.send('1234567')
   await Promise.all([one.next(), two.next()])
   await handshake(program.port, '/chat/none')
-  const leaving = await connect(`${program.origin}${path}`)
-  await leaving.close(1000)
+  for (const code of [1000, 4321, 4322]) await (await connect(`${program.origin}${path}`)).close(code)
   const text = await (await fetch(`${admin}/metrics`)).text()
   const samples = Object.fromEntries(
     text
@@ -98,8 +97,9 @@ test('/metrics counts what happens', async () => {
   expect(samples).toMatchObject({
     'pgws_connections{mode="rw"}': 1,
     'pgws_connections{mode="r"}': 1,
-    'pgws_connections_opened_total{mode="rw"}': 2,
+    'pgws_connections_opened_total{mode="rw"}': 4,
     'pgws_connections_closed_total{code="1000"}': 1,
+    'pgws_connections_closed_total{code="own"}': 2,
     'pgws_upgrades_refused_total{reason="token_malformed"}': 1,
     pgws_messages_received_total: 1,
     pgws_message_bytes_received_total: 7,
