@@ -201,8 +201,8 @@ async function idle(server: Running): Promise<Figures> {
     open += count
     await Bun.sleep(SETTLED_MS)
     const now = server.memory()
-    figures[`kB each of ${show(open)}`] = (now - before) / open / 1000
     if (open === 2 * count) figures[`kB each of the second ${show(count)}`] = (now - earlier) / count / 1000
+    else figures[`kB each of ${show(open)}`] = (now - before) / open / 1000
     earlier = now
   }
   for (const crowd of crowds) await crowd.close()
