@@ -21,6 +21,9 @@ export interface KeyringOptions {
   readonly now?: () => number
 }
 
+/** Tokens whose signature is not checked again: one that many share, or that comes again with each connection of its owner. */
+const VERIFIED = 500
+
 /** Milliseconds after which a key set that was fetched is fetched again, so that a key taken out of it verifies no more. */
 const FRESH = 600_000
 
@@ -31,6 +34,8 @@ const COOL_DOWN = 30_000
 const LONGEST_RETRY = 60_000
 
 export function createKeyring({ keys, read, log, now = () => performance.now() }: KeyringOptions): Keyring {
+  /** The claims of tokens that the present keys verified; whether they still hold is for the grant to judge. */
+  const verified = new Map<string, Claims>()
   let configured = keys
   let fetched: readonly Key[] | undefined
   let fetching: Promise<void> | undefined
@@ -44,6 +49,7 @@ export function createKeyring({ keys, read, log, now = () => performance.now() }
     fetchedAt = now()
     try {
       fetched = await reader()
+      verified.clear()
       failures = 0
       log.info('keys fetched', { keys: fetched.length })
     } catch (error) {
@@ -63,7 +69,16 @@ export function createKeyring({ keys, read, log, now = () => performance.now() }
     return fetching ?? Promise.resolve()
   }
 
-  const check = (token: string): Claims | Refusal => verifyToken(token, fetched ? [...configured, ...fetched] : configured)
+  function check(token: string): Claims | Refusal {
+    const known = verified.get(token)
+    if (known) return known
+    const claims = verifyToken(token, fetched ? [...configured, ...fetched] : configured)
+    if (isRefusal(claims)) return claims
+    const [oldest] = verified.keys()
+    if (oldest !== undefined && verified.size >= VERIFIED) verified.delete(oldest)
+    verified.set(token, claims)
+    return claims
+  }
 
   async function checkAfterRefresh(token: string): Promise<Claims | Refusal> {
     await refresh()
@@ -84,6 +99,7 @@ export function createKeyring({ keys, read, log, now = () => performance.now() }
     },
     replace(replacement) {
       configured = replacement
+      verified.clear()
       void refresh()
     },
     stop() {

@@ -68,14 +68,50 @@ test('a bad signature under a known kid fetches nothing', async () => {
   ring.stop()
 })
 
-test('a key that is taken out of the set verifies no more', async () => {
+test('a key that is taken out of the set verifies no more, not even a token that it verified', async () => {
   const [one, two] = [await pair('one'), await pair('two')]
   const { ring, state } = await keyring([...one.keys, ...two.keys])
+  expect(await outcome(ring.verify(one.token))).toBe('verified')
   state.keys = two.keys
   state.time = 30_001
   const unknown = await pair('three')
   expect(await outcome(ring.verify(unknown.token))).toBe('KEY_UNKNOWN')
   expect(await outcome(ring.verify(one.token))).toBe('KEY_UNKNOWN')
   expect(await outcome(ring.verify(two.token))).toBe('verified')
+  ring.stop()
+})
+
+test('a key that the configuration replaces verifies no more, not even a token that it verified', async () => {
+  const [one, two] = [await pair('one'), await pair('two')]
+  const ring = createKeyring({ keys: one.keys, read: undefined, log })
+  expect(await outcome(ring.verify(one.token))).toBe('verified')
+  ring.replace(two.keys)
+  expect(await outcome(ring.verify(one.token))).toBe('KEY_UNKNOWN')
+  expect(await outcome(ring.verify(two.token))).toBe('verified')
+  ring.stop()
+})
+
+test('a token that was verified makes no other pass', async () => {
+  const one = await pair('one')
+  const ring = createKeyring({ keys: one.keys, read: undefined, log })
+  expect(await outcome(ring.verify(one.token))).toBe('verified')
+  const [header, , signature] = one.token.split('.')
+  const forged = `${header}.${Buffer.from('{"mode":"rw"}').toString('base64url')}.${signature}`
+  expect(await outcome(ring.verify(forged))).toBe('TOKEN_NOT_VERIFIED')
+  expect(await outcome(ring.verify(`${header}.e30.${signature}`))).toBe('TOKEN_NOT_VERIFIED')
+  ring.stop()
+})
+
+test('more tokens than are remembered all verify, each with its own claims', async () => {
+  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
+  const ring = createKeyring({ keys: readKeys(bytes(JSON.stringify(await exportJWK(publicKey)))), read: undefined, log })
+  const tokens = await Promise.all(
+    Array.from({ length: 600 }, (_, sub) => token({ sub: String(sub) }, privateKey, { alg: 'ES256' })),
+  )
+  for (const round of [1, 2]) {
+    for (const [sub, text] of tokens.entries()) {
+      expect([round, await ring.verify(text)]).toMatchObject([round, { values: { sub: String(sub) } }])
+    }
+  }
   ring.stop()
 })
