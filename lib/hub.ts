@@ -10,10 +10,6 @@ export interface Hub {
   leave(channel: string): void
   /** Hands a text to all readers of a channel as it is. @returns how many there are. */
   deliver(channel: string, text: string): number
-  /** Bytes handed out on a channel since it has readers: what a reader may have waiting is at most what was added since. */
-  deliveredBytes(channel: string): number
-  /** Deliveries so far. */
-  readonly deliveries: number
 }
 
 export interface HubOptions {
@@ -27,25 +23,20 @@ export interface HubOptions {
 
 interface Readers {
   count: number
-  bytes: number
   /** Settled when LISTEN stands. Undefined where it stands, or is not needed. */
   listening: Promise<void> | undefined
 }
 
 export function createHub({ publish, isDirect, listen, unlisten }: HubOptions): Hub {
   const channels = new Map<string, Readers>()
-  let deliveries = 0
   return {
-    get deliveries() {
-      return deliveries
-    },
     join(channel) {
       const known = channels.get(channel)
       if (known) {
         known.count++
         return known.listening
       }
-      const readers: Readers = { count: 1, bytes: 0, listening: undefined }
+      const readers: Readers = { count: 1, listening: undefined }
       channels.set(channel, readers)
       if (isDirect(channel)) {
         readers.listening = listen(channel).finally(() => {
@@ -63,12 +54,9 @@ export function createHub({ publish, isDirect, listen, unlisten }: HubOptions): 
     deliver(channel, text) {
       const readers = channels.get(channel)
       if (!readers) return 0
-      deliveries++
-      readers.bytes += text.length
       publish(channel, text)
       return readers.count
     },
-    deliveredBytes: (channel) => channels.get(channel)?.bytes ?? 0,
   }
 }
 

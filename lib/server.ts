@@ -112,6 +112,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
       const readers = hub.deliver(channel === config.listenChannel ? (channelOf(notification) ?? channel) : channel, notification)
       read.deliveries += readers
       read.bytes += readers * notification.length
+      if (readers > 0) sessions.handed(notification.length)
     },
     lost: () => {
       if (stopping !== undefined) return false
@@ -156,9 +157,9 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     product: `postgres-websockets/${version}`,
     admission: () => (stopping !== undefined ? 'SHUTTING_DOWN' : hasListened ? undefined : 'NOT_READY'),
   })
-  const { host, port, adminPort, reusePort, sendBufferBytes } = config
+  const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
-    { host, port, tls, reusePort, sendBufferBytes, messageBytes: MESSAGE_BYTES },
+    { host, port, tls, reusePort, messageBytes: MESSAGE_BYTES },
     { ...sessions, request: (request, upgrade) => routes(request, { upgrade }) },
   )
   const isReady = (): boolean => stopping === undefined && listener.isProven

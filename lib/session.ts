@@ -28,9 +28,6 @@ export interface Session {
   /** The second in which its messages are counted, in milliseconds, and their number. */
   second: number
   messages: number
-  /** What waited for it when it was last looked at, and the bytes that its channels had delivered by then. */
-  backlog: number
-  delivered: number
 }
 
 export interface Sessions extends Omit<Handlers<Session>, 'request'> {
@@ -46,6 +43,8 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   create(grant: Grant, isTold: boolean): { readonly session: Session; readonly ready: Promise<unknown> | undefined }
   /** Undoes `create` where the upgrade failed. */
   discard(session: Session): void
+  /** To be told the length of each text that was handed to readers. Drops those for which more than `sendBufferBytes` wait. */
+  handed(length: number): void
   /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
   missed(from: number, to: number): void
   /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
@@ -70,9 +69,6 @@ const PING_EVERY = 15_000
 /** A client is gone that answered in none of these rounds by the next one: 60 s after the last it answered. */
 const SILENT_ROUNDS = 3
 
-/** Milliseconds between two looks at what waits for each client. */
-const LOOK_EVERY = 1000
-
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
 
@@ -86,14 +82,12 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
   let created = 0
-  let timers: ReturnType<typeof setInterval>[] = []
-  let looked = 0
+  let timer: ReturnType<typeof setInterval> | undefined
+  /** Length of what was handed to readers since all were looked at. */
+  let unlooked = 0
   let allGone = (): void => undefined
 
   const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
-
-  const deliveredTo = (session: Session): number =>
-    readable(session).reduce((sum, channel) => sum + hub.deliveredBytes(channel), 0)
 
   function close(socket: Socket<Session>, closure: ClosureCode): void {
     const { code, reason } = closures[closure]
@@ -115,19 +109,16 @@ export function createSessions(options: SessionsOptions): Sessions {
     }
   }
 
-  /** Notes what waits for everyone, to tell later whether a reader that vanished was too slow. */
+  /** Drops readers that are too slow. What waits for one grew by no more than what was handed on since the last look. */
   function look(): void {
-    if (hub.deliveries === looked) return
-    looked = hub.deliveries
+    unlooked = 0
     for (const socket of sockets) {
-      socket.data.backlog = socket.getBufferedAmount()
-      socket.data.delivered = deliveredTo(socket.data)
+      if (socket.getBufferedAmount() <= options.sendBufferBytes) continue
+      metrics.slowReaders.add()
+      log.info('dropped a client that reads too slowly', { channels: listed(socket.data.grant) })
+      socket.terminate()
     }
   }
-
-  /** The runtime drops a socket over its limit and does not say why: it is too slow when so much can have waited for it. */
-  const wasSlow = (session: Session): boolean =>
-    session.backlog + deliveredTo(session) - session.delivered >= options.sendBufferBytes
 
   /** Sets a timer for an expiry that is near; a far one would be more than a timer can hold, and cost memory for nothing. */
   function watchExpiry(socket: Socket<Session>): void {
@@ -191,8 +182,6 @@ export function createSessions(options: SessionsOptions): Sessions {
         refused: undefined,
         second: 0,
         messages: 0,
-        backlog: 0,
-        delivered: 0,
       }
       created++
       const waits = readable(session).flatMap((channel) => hub.join(channel) ?? [])
@@ -202,9 +191,8 @@ export function createSessions(options: SessionsOptions): Sessions {
     open(socket) {
       const { data } = socket
       sockets.add(socket)
-      if (timers.length === 0) timers = [setInterval(round, pingEvery), setInterval(look, LOOK_EVERY)]
+      timer ??= setInterval(round, pingEvery)
       for (const channel of readable(data)) socket.subscribe(channel)
-      data.delivered = deliveredTo(data)
       data.openedAt = Date.now()
       metrics.opened.add(modeOf(data.grant))
       watchExpiry(socket)
@@ -228,10 +216,6 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
     close(socket, code, reason) {
       const { data } = socket
-      if (code === 1006 && data.closure === undefined && wasSlow(data)) {
-        metrics.slowReaders.add()
-        log.info('dropped a client that reads too slowly', { channels: listed(data.grant) })
-      }
       sockets.delete(socket)
       clearTimeout(data.expiry)
       leave(data)
@@ -245,8 +229,13 @@ export function createSessions(options: SessionsOptions): Sessions {
         seconds: (Date.now() - data.openedAt) / 1000,
       })
       if (sockets.size > 0) return
-      for (const timer of timers.splice(0)) clearInterval(timer)
+      clearInterval(timer)
+      timer = undefined
       allGone()
+    },
+    handed(length) {
+      unlooked += length
+      if (unlooked >= options.sendBufferBytes / 2) look()
     },
     missed(from, to) {
       for (const socket of sockets) {

@@ -63,9 +63,8 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
       message: handlers.message,
       pong: handlers.pong,
       close: (socket, code, reason) => handlers.close(socket, wireCode(code, reason), reason),
-      backpressureLimit: options.sendBufferBytes,
-      // publish() skips a socket over its limit without a word: closing it is what keeps a reader from a gap.
-      closeOnBackpressureLimit: true,
+      // With a limit, publish() skips a socket above it without a word, and goes on once it is below: a gap. The program drops it first.
+      backpressureLimit: 0,
       maxPayloadLength: options.messageBytes,
       // Bun pings only idle sockets: the program pings all of them itself.
       idleTimeout: 0,

@@ -49,8 +49,6 @@ export interface ServeOptions {
   readonly tls: Certificate | undefined
   /** Whether other processes may bind the same port. */
   readonly reusePort: boolean
-  /** Bytes that may wait for one socket; above them it is dropped, so that no reader sees a gap. */
-  readonly sendBufferBytes: number
   /** A longer message closes its connection with 1009. */
   readonly messageBytes: number
 }

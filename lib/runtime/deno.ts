@@ -127,15 +127,12 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     for (const [name, value] of chosen ?? []) if (!/^sec-websocket-protocol$/i.test(name)) lines.push(`${name}: ${value}`)
   })
 
-  /** A socket of the contract, which is dropped when more waits for it than may. */
+  /** A socket of the contract. */
   function wrap(socket: WebSocket, data: D): Socket<D> {
     const subscribed: string[] = []
     const wrapped: Socket<D> = {
       data,
-      send(text) {
-        socket.send(text)
-        if (socket.bufferedAmount > options.sendBufferBytes) socket.terminate()
-      },
+      send: (text) => socket.send(text),
       subscribe(topic) {
         const readers = topics.get(topic) ?? new Set()
         topics.set(topic, readers.add(wrapped))

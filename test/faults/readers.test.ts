@@ -157,6 +157,32 @@ test('a slow reader, which reads once every 200 ms, gets messages in order until
   quick.socket.destroy()
 }, 30_000)
 
+test('readers that stop and go on at random see no gap before they are dropped', async () => {
+  sent = 0
+  const readers = Array.from({ length: 60 }, open)
+  await Promise.all(readers.map(({ opened }) => opened))
+  for (const { socket } of readers) socket.pause()
+  // Whoever goes on for a moment makes room just when the limit is near.
+  const jolt = setInterval(() => {
+    const some = readers.filter(() => Math.random() < 0.2)
+    for (const { socket } of some) socket.resume()
+    setTimeout(() => {
+      for (const { socket } of some) socket.pause()
+    }, Math.random() * 3)
+  }, 4)
+  const before = program.stderr().length
+  const dropped = (): number => program.stderr().slice(before).split('reads too slowly').length - 1
+  for (let round = 0; round < 100 && dropped() < readers.length; round++) await notify(200)
+  clearInterval(jolt)
+  // Behind the last of the timers.
+  await Bun.sleep(10)
+  for (const { socket } of readers) socket.pause()
+  while (dropped() < readers.length) await notify(200)
+  for (const { socket } of readers) socket.resume()
+  await Promise.all(readers.map(({ closed }) => closed))
+  for (const { numbers } of readers) expect(numbers).toEqual(contiguous(numbers))
+}, 60_000)
+
 test('connections by the thousand arrive at once, are served, leave at once, and leave nothing behind', async () => {
   // Two descriptors short of what the system lets one process have.
   const limit = Number(/Max open files\s+(\d+)/.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
