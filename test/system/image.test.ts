@@ -13,7 +13,7 @@ const image = mkdtempSync(join(tmpdir(), 'pgws-image-'))
 chmodSync(image, 0o755)
 
 beforeAll(() => {
-  const made = spawnSync(join(root, 'deploy/image'), [image], { encoding: 'utf8' })
+  const made = spawnSync('sh', ['-c', 'umask 077 && exec deploy/image "$0"', image], { cwd: root, encoding: 'utf8' })
   if (made.status !== 0) throw new Error(made.stderr)
   mkdirSync(join(image, 'proc'))
 })
