@@ -96,12 +96,18 @@ export function createSessions(options: SessionsOptions): Sessions {
     socket.close(code, reason)
   }
 
+  /** Ends a connection without a close frame. Some runtimes say that it closed only later. */
+  function drop(socket: Socket<Session>, fault: string): void {
+    sockets.delete(socket)
+    log.info(`dropped a client that ${fault}`, { channels: listed(socket.data.grant) })
+    socket.terminate()
+  }
+
   /** Pings everyone, and watches those whose token expires before the next round but one. */
   function round(): void {
     for (const socket of sockets) {
       if (socket.data.silentRounds++ >= SILENT_ROUNDS) {
-        log.info('dropping a client that answers no ping', { channels: listed(socket.data.grant) })
-        socket.terminate()
+        drop(socket, 'answers no ping')
         continue
       }
       socket.ping()
@@ -115,8 +121,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     for (const socket of sockets) {
       if (socket.getBufferedAmount() <= options.sendBufferBytes) continue
       metrics.slowReaders.add()
-      log.info('dropped a client that reads too slowly', { channels: listed(socket.data.grant) })
-      socket.terminate()
+      drop(socket, 'reads too slowly')
     }
   }
 

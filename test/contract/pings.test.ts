@@ -67,7 +67,7 @@ test('a client that answers no ping is dropped after some rounds, and one that a
   const began = Date.now()
   await new Promise((dropped) => silent.once('close', dropped))
   expect(Date.now() - began).toBeGreaterThan(250)
-  expect(lines.join('\n')).toContain('dropping a client that answers no ping')
+  expect(lines.join('\n')).toContain('dropped a client that answers no ping')
   expect(other.destroyed).toBe(false)
   expect(lines.filter((line) => line.includes('answers no ping'))).toHaveLength(1)
   other.destroy()
