@@ -1,19 +1,19 @@
 /**
- * Owns `npm run bench`: one load on three servers side by side in one run, as ratios. `--quick` is a short form that only shows that it
+ * Owns `npm run bench`: one load on four servers side by side in one run, as ratios. `--quick` is a short form that only shows that it
  * works; its figures decide nothing.
  */
-import { spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import postgres from 'postgres'
 import { openCrowd } from '../test/support/crowd.ts'
 import { startPostgres } from '../test/support/postgres.ts'
-import { binary } from '../test/support/program.ts'
-import { secret, token } from '../test/support/token.ts'
+import { token } from '../test/support/token.ts'
+import { type Running, start, subjects } from './subjects.ts'
 
 const quick = process.argv.includes('--quick')
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
 const ROUNDS = quick ? 1 : 3
+
 /** Milliseconds in which bursts are repeated, six at most. */
 const BURSTS_MS = 3000
 
@@ -25,88 +25,6 @@ const CHANNEL = 'postgres-websockets-listener'
 const database = await startPostgres({ settings: { max_connections: '100' } })
 const sql = postgres(database.uri, { max: 1, onnotice: () => undefined })
 const given = await token({ mode: 'rw' })
-
-interface Subject {
-  readonly name: string
-  readonly command: readonly string[]
-}
-
-const here = (name: string): string => resolve(import.meta.dir, name)
-const subjects: readonly Subject[] = [
-  { name: 'this server', command: [binary] },
-  { name: 'ceiling', command: [process.execPath, here('ceiling.ts')] },
-  { name: 'peer', command: ['node', here('peer.mjs')] },
-  {
-    name: 'on Deno',
-    command: [here('../node_modules/deno/deno'), 'run', '--allow-net', '--allow-env', '--allow-read', here('../main.ts')],
-  },
-]
-
-// What was just written lies in the page cache in larger pieces than what is read from disk, and counts as resident in them.
-for (const [program = ''] of subjects.map(({ command }) => command).filter(([program]) => program?.startsWith('/'))) {
-  spawnSync('sync', [program])
-  spawnSync('dd', [`if=${program}`, 'iflag=nocache', 'count=0'])
-}
-
-interface Running {
-  readonly port: number
-  /** Seconds of CPU time so far. */
-  cpu(): number
-  /** Resident bytes. */
-  memory(): number
-  /** Milliseconds from its start until it said that it listens. */
-  readonly startedIn: number
-  stop(): Promise<void>
-}
-
-async function start({ command }: Subject): Promise<Running> {
-  const [program = '', ...args] = command
-  const began = performance.now()
-  const env = {
-    ...process.env,
-    PGWS_DB_URI: database.uri,
-    PGWS_PORT: '0',
-    PGWS_HOST: '127.0.0.1',
-    PGWS_JWT_SECRET: secret,
-    PGWS_LOG_LEVEL: 'warning',
-  }
-  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  const port = await new Promise<number>((bound, failed) => {
-    child.once('exit', (code) => failed(new Error(`${program} ended with ${code}`)))
-    child.stdout.on('data', (chunk) => {
-      const found = /Listening on port (\d+)/.exec(String(chunk))
-      if (found) bound(Number(found[1]))
-    })
-  })
-  const startedIn = performance.now() - began
-  const proc = (name: string): string => readFileSync(`/proc/${child.pid}/${name}`, 'utf8')
-  // The first LISTEN may stand later than the port.
-  for (;;) {
-    try {
-      await (await openCrowd(port, [`/started/${given}`])).close()
-      break
-    } catch {
-      await Bun.sleep(5)
-    }
-  }
-  return {
-    port,
-    // Of all threads, in nanoseconds; the process's own times come in steps of 10 ms.
-    cpu: () =>
-      readdirSync(`/proc/${child.pid}/task`).reduce(
-        (sum, task) => sum + Number(proc(`task/${task}/schedstat`).split(' ')[0]),
-        0,
-      ) / 1e9,
-    memory: () => Number(/VmRSS:\s+(\d+)/.exec(proc('status'))?.[1]) * 1024,
-    startedIn,
-    async stop() {
-      child.removeAllListeners('exit')
-      const gone = new Promise((done) => child.once('exit', done))
-      child.kill('SIGKILL')
-      await gone
-    },
-  }
-}
 
 const path = (channel: string): string => `/${channel}/${given}`
 
@@ -284,7 +202,7 @@ for (const work of works.filter(({ name }) => only.length === 0 || only.some((te
   const samples = new Map<string, Map<string, number[]>>()
   for (let round = 0; round < ROUNDS; round++) {
     for (const subject of subjects.filter(({ name }) => work.subjects?.includes(name) ?? true)) {
-      const server = await start(subject)
+      const server = await start(subject, database.uri, given)
       const figures = await work.run(server)
       await server.stop()
       for (const [unit, value] of Object.entries(figures)) {

@@ -91,10 +91,7 @@ describe('with an interval set', () => {
 
   test('a half-open connection is found within the interval, and healed when the way is free', async () => {
     using proxy = await startProxy(server.port)
-    await using program = await start({
-      PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
-      PGWS_CHECK_LISTENER_INTERVAL: '1000',
-    })
+    await using program = await start({ ...env(), PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`) })
     await using client = await open(program)
     await goesRound(client, 'before')
     proxy.swallow()
@@ -109,10 +106,7 @@ describe('with an interval set', () => {
 
   test('a way that was silent for long is found to be free within the interval, though nobody answers the attempt that is under way', async () => {
     using proxy = await startProxy(server.port)
-    await using program = await start({
-      PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
-      PGWS_CHECK_LISTENER_INTERVAL: '1000',
-    })
+    await using program = await start({ ...env(), PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`) })
     await using client = await open(program)
     await goesRound(client, 'before')
     const before = program.stderr().length
