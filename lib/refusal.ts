@@ -52,3 +52,21 @@ export interface Refusal {
 export const refuse = (refused: RefusalCode): Refusal => ({ refused })
 
 export const isRefusal = (value: object): value is Refusal => 'refused' in value
+
+/** @param product what the answer names as its server. */
+export function refusalAnswer(code: RefusalCode, product: string): Response {
+  const { status, reason } = refusals[code]
+  return textAnswer(reason, status, product, {
+    'X-Content-Type-Options': 'nosniff',
+    ...(status === 503 ? { 'Retry-After': '1' } : {}),
+    ...(status === 401 ? { 'WWW-Authenticate': 'Bearer' } : {}),
+    ...(status === 405 ? { Allow: 'GET, HEAD' } : {}),
+  })
+}
+
+export const textAnswer = (
+  text: string,
+  status: number,
+  product: string,
+  more: Readonly<Record<string, string>> = {},
+): Response => new Response(text, { status, headers: { 'Content-Type': 'text/plain; charset=UTF-8', Server: product, ...more } })

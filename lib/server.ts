@@ -160,7 +160,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
     { host, port, tls, reusePort, messageBytes: MESSAGE_BYTES },
-    { ...sessions, request: (request, upgrade) => routes(request, { upgrade }) },
+    { ...sessions, request: routes },
   )
   const isReady = (): boolean => stopping === undefined && listener.isProven
   const admin =

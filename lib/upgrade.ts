@@ -1,0 +1,137 @@
+/** Owns which requests become sessions: where a token and a channel stand in one, and flat guards, each to one refusal. */
+import { type Claims, grant, type Policy } from './grant.ts'
+import type { Keyring } from './keyring.ts'
+import type { Log } from './log.ts'
+import type { Metrics } from './metrics.ts'
+import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals } from './refusal.ts'
+import type { Handlers, Upgrade } from './runtime/contract.ts'
+import type { Session, Sessions } from './session.ts'
+
+export interface UpgradesOptions {
+  readonly keyring: Keyring
+  readonly policy: Policy
+  readonly allowedOrigins: readonly string[] | undefined
+  readonly maxConnections: number
+  readonly sessions: Sessions
+  readonly metrics: Metrics
+  readonly log: Log
+  /** `postgres-websockets/VERSION` */
+  readonly product: string
+  /** Whether upgrades are taken now. */
+  readonly admission: () => 'NOT_READY' | 'SHUTTING_DOWN' | undefined
+}
+
+/** A request, and what was read in it. */
+interface Attempt {
+  readonly request: Request
+  readonly upgrade: Upgrade<Session>
+  /** The channel's path segment; undefined asks for all that the token names. */
+  readonly asked: string | undefined
+  /** The subprotocol that is selected. */
+  readonly protocol: string | undefined
+}
+
+export const isUpgrade = (request: Request): boolean => request.headers.get('Upgrade')?.toLowerCase() === 'websocket'
+
+/**
+ * Answers in the tick of the request wherever it can, for the runtime refuses a client that sends frames before its upgrade; what
+ * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
+ */
+export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
+  const { keyring, policy, allowedOrigins, sessions, metrics, log, product, admission } = options
+  /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
+  const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
+  const upgraded = new Response(null)
+
+  function admit(attempt: Attempt, claims: Claims | Refusal): Response | Promise<Response> {
+    if (isRefusal(claims)) return reject(claims.refused)
+    const allowed = grant(claims, attempt.asked, Date.now(), policy)
+    if (isRefusal(allowed)) return reject(allowed.refused)
+    if (sessions.count >= options.maxConnections) return reject('TOO_MANY_CONNECTIONS')
+    const { session, ready } = sessions.create(allowed, attempt.protocol === 'pgws')
+    return ready === undefined ? accept(attempt, session) : ready.then(() => accept(attempt, session))
+  }
+
+  function accept({ request, upgrade, protocol }: Attempt, session: Session): Response {
+    const headers =
+      protocol === undefined ? upgradeHeaders.none : protocol === 'pgws' ? upgradeHeaders.pgws : protocolHeaders(protocol)
+    // It may have waited, and the server have begun to shut down meanwhile.
+    const closed = admission()
+    if (!closed && upgrade(request, session, headers)) return upgraded
+    sessions.discard(session)
+    return reject(closed ?? 'HANDSHAKE_MALFORMED')
+  }
+
+  function reject(code: RefusalCode): Response {
+    metrics.refused.add(code.toLowerCase())
+    log.info('upgrade refused', { status: refusals[code].status, reason: refusals[code].reason })
+    return refusalAnswer(code, product)
+  }
+
+  function protocolHeaders(protocol: string | undefined): Headers {
+    return new Headers({ Server: product, ...(protocol === undefined ? {} : { 'Sec-WebSocket-Protocol': protocol }) })
+  }
+
+  return (request, upgrade) => {
+    const { headers, url } = request
+    const closed = admission()
+    if (closed) return reject(closed)
+    const origin = headers.get('Origin')
+    if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject('ORIGIN_NOT_ALLOWED')
+    const offer = readOffer(headers.get('Sec-WebSocket-Protocol'))
+    const { asked, token } = readAsked(readPath(url), offer.token ?? bearerToken(headers.get('Authorization')))
+    if (token === undefined) return reject('TOKEN_MISSING')
+    // Bun would select the first offer itself, and so echo a token.
+    if (offer.token !== undefined && offer.selected === undefined) return reject('PROTOCOL_MISSING')
+    const attempt = { request, upgrade, asked, protocol: offer.selected }
+    const verified = keyring.verify(token)
+    return verified instanceof Promise ? verified.then((claims) => admit(attempt, claims)) : admit(attempt, verified)
+  }
+}
+
+/** The path as it stands in the URL, for a channel's name is compared with its segment before that is decoded. */
+export function readPath(url: string): string {
+  const start = url.indexOf('/', url.indexOf('://') + 3)
+  return start === -1 ? '/' : (/^[^?#]*/.exec(url.slice(start))?.[0] ?? '/')
+}
+
+/** What a token looks like: three parts of base64url (RFC 7515 section 7.1). */
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]*$/
+
+/**
+ * `/CHANNEL/TOKEN` or `/TOKEN`, and with a token from elsewhere `/CHANNEL` or `/`. Further segments are ignored; a token in the
+ * path wins.
+ */
+function readAsked(path: string, otherToken: string | undefined): { asked: string | undefined; token: string | undefined } {
+  const [, first, second] = /^\/*([^/]+)?\/*([^/]+)?/.exec(path) ?? []
+  if (second !== undefined && (TOKEN.test(second) || otherToken === undefined)) return { asked: first, token: second }
+  if (first !== undefined && second === undefined && TOKEN.test(first)) return { asked: undefined, token: first }
+  return otherToken === undefined ? { asked: undefined, token: first } : { asked: first, token: otherToken }
+}
+
+/** A scheme other than Bearer is somebody else's, a proxy's say. */
+function bearerToken(header: string | null): string | undefined {
+  return header === null ? undefined : /^bearer +(\S+)$/i.exec(header)?.[1]
+}
+
+/** The subprotocol that carries a token behind its name, for browsers can set no header. */
+const TOKEN_PROTOCOL = 'pgws.token.'
+
+interface Offer {
+  readonly selected: string | undefined
+  readonly token: string | undefined
+}
+
+const NO_OFFER: Offer = { selected: undefined, token: undefined }
+
+/**
+ * What the offered subprotocols mean. `pgws` is selected where it is offered, else the first that is no token: a browser ends a
+ * connection of which it offered some and none was selected.
+ */
+function readOffer(header: string | null): Offer {
+  if (header === null) return NO_OFFER
+  const offers = header.split(',').map((name) => name.trim())
+  const names = offers.filter((name) => name !== '' && !name.startsWith(TOKEN_PROTOCOL))
+  const token = offers.find((name) => name.startsWith(TOKEN_PROTOCOL))?.slice(TOKEN_PROTOCOL.length)
+  return { selected: names.includes('pgws') ? 'pgws' : names[0], token }
+}

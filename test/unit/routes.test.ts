@@ -1,0 +1,58 @@
+import { expect, test } from 'bun:test'
+import { defaultPolicy } from '../../lib/grant.ts'
+import type { Keyring } from '../../lib/keyring.ts'
+import { createLog } from '../../lib/log.ts'
+import { createMetrics } from '../../lib/metrics.ts'
+import { createRoutes } from '../../lib/routes.ts'
+import type { Sessions } from '../../lib/session.ts'
+
+/** Routes with a part that fails, which no request can make a real one do. */
+function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Keyring['verify'] }) {
+  const lines: string[] = []
+  const answer = createRoutes({
+    keyring: { verify, replace: () => undefined, stop: () => undefined },
+    policy: defaultPolicy,
+    allowedOrigins: undefined,
+    maxConnections: 1,
+    // Nothing that these requests reach asks it.
+    sessions: {} as Sessions,
+    metrics: createMetrics(),
+    log: createLog({ write: (line) => lines.push(line) }),
+    product: 'server/1',
+    admission: () => undefined,
+    rootPath: import.meta.dir,
+    fileBody: () => {
+      throw new Error('out of order')
+    },
+  })
+  const ask = async (path: string, headers: Record<string, string> = {}) => {
+    const answered = await answer(new Request(`http://localhost${path}`, { headers }), () => false)
+    return { status: answered.status, text: await answered.text(), server: answered.headers.get('Server'), lines }
+  }
+  return ask
+}
+
+const fault = {
+  status: 500,
+  text: 'Internal error',
+  server: 'server/1',
+  lines: ['error: request failed reason="out of order"'],
+}
+
+test('a fault in an upgrade is an internal error that says nothing, and a log line', async () => {
+  const ask = routes({
+    verify: () => {
+      throw new Error('out of order')
+    },
+  })
+  expect(await ask('/chat/token', { Upgrade: 'websocket' })).toEqual(fault)
+})
+
+test('a fault in an upgrade that waits is one, too', async () => {
+  const ask = routes({ verify: () => Promise.reject(new Error('out of order')) })
+  expect(await ask('/chat/token', { Upgrade: 'websocket' })).toEqual(fault)
+})
+
+test('a fault in a file is one, too', async () => {
+  expect(await routes({})('/routes.test.ts')).toEqual(fault)
+})
