@@ -23,16 +23,19 @@ export interface MetaOptions {
 }
 
 export function createMetaEvents({ channel, events, forwardClaims, notifier, log }: MetaOptions): MetaEvents {
-  function tell(event: MetaEvent, claims: string, payload: string, more: Readonly<Record<string, unknown>> = {}): void {
+  function tell(event: MetaEvent, claims: string, channels: readonly string[], more?: Readonly<Record<string, unknown>>): void {
     if (channel === undefined || !events.includes(event)) return
     const lost = (reason: string): void => log.warning('event lost', { event, reason })
-    const message = envelope(envelopeFrame(envelopeHead(claims, forwardClaims), event, channel, more), JSON.stringify(payload))
+    const message = envelope(
+      envelopeFrame(envelopeHead(claims, forwardClaims), event, channel, more),
+      JSON.stringify(channels.join(',')),
+    )
     if (message.bytes >= NOTIFICATION_BYTES) return lost('too large for NOTIFY')
     if (!notifier.send([message], () => lost('refused by the database'))) lost('the buffer for the database is full')
   }
   return {
-    opened: ({ claims, channels }) => tell('ConnectionOpen', claims, channels.join(',')),
-    closed: ({ claims, channels }, end) => tell('ConnectionClose', claims, channels.join(','), end),
-    restored: (from, to) => tell('ListenerRestored', '{}', '', { from: from / 1000, to: to / 1000 }),
+    opened: ({ claims, channels }) => tell('ConnectionOpen', claims, channels),
+    closed: ({ claims, channels }, end) => tell('ConnectionClose', claims, channels, end),
+    restored: (from, to) => tell('ListenerRestored', '{}', [], { from: from / 1000, to: to / 1000 }),
   }
 }

@@ -189,7 +189,11 @@ export function createSessions(options: SessionsOptions): Sessions {
         messages: 0,
       }
       created++
-      const waits = readable(session).flatMap((channel) => hub.join(channel) ?? [])
+      const waits: Promise<void>[] = []
+      for (const channel of readable(session)) {
+        const listening = hub.join(channel)
+        if (listening !== undefined) waits.push(listening)
+      }
       return { session, ready: waits.length === 0 ? undefined : Promise.all(waits) }
     },
     discard: leave,
