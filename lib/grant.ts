@@ -1,7 +1,8 @@
 /**
- * Owns what a verified token allows: claims and the asked channel become a grant or a refusal. Pure; the time is a parameter.
+ * Owns what a verified token allows: its claims become a permit, once a token, and that with the channel asked for a grant or a
+ * refusal, once a connection. Pure; the time is a parameter.
  */
-import { type Refusal, refuse } from './refusal.ts'
+import { isRefusal, type Refusal, refuse } from './refusal.ts'
 
 /** The claims of a verified token: parsed, and as they stand in the token. */
 export interface Claims {
@@ -10,10 +11,29 @@ export interface Claims {
   readonly text: string
 }
 
+/** What a token says, whoever comes with it and whenever. */
+export interface Permit {
+  /** The token's claims as they stand in it. */
+  readonly claims: string
+  /** UNIX time in milliseconds from which on the token is good, the leeway taken off. */
+  readonly startsAt: number
+  /** UNIX time in milliseconds at which it ends; `Infinity` when the token names no end. */
+  readonly expiresAt: number
+  /** A refusal where the token is good but allows nothing here. */
+  readonly rights: Rights | Refusal
+}
+
+interface Rights {
+  readonly mode: 'r' | 'w' | 'rw'
+  /** The channels that the token names; undefined where it names none, which allows any. */
+  readonly named: readonly string[] | undefined
+}
+
 /** What one connection may do. */
 export interface Grant {
   /** The channels it is on; at least one. */
   readonly channels: readonly string[]
+  readonly mode: Rights['mode']
   readonly canRead: boolean
   readonly canWrite: boolean
   /** The token's claims as they stand in it. */
@@ -38,49 +58,56 @@ export const defaultPolicy: Policy = { modeClaim: 'mode', channelsClaim: 'channe
 const LEEWAY_SECONDS = 30
 
 /**
- * Decides what a token allows on the channel asked for.
+ * Reads what a token says.
  *
- * @param asked the channel's path segment as it stands in the URL, or undefined to open all that the token names.
- * @param now UNIX time in milliseconds.
- * @returns the grant; a 401 refusal where the token's time is not now (RFC 7519 section 4.1.4 to 4.1.6), a 403 one where the
- *   token is good but does not allow what was asked.
+ * @returns the permit; a 401 refusal where a time in it is no number (RFC 7519 section 4.1.4 to 4.1.6).
  */
-export function grant(claims: Claims, asked: string | undefined, now: number, policy: Policy = defaultPolicy): Grant | Refusal {
-  const claim = (name: string): unknown => (Object.hasOwn(claims.values, name) ? claims.values[name] : undefined)
-
-  const { exp = Number.POSITIVE_INFINITY, nbf = 0, iat = 0 } = { exp: claim('exp'), nbf: claim('nbf'), iat: claim('iat') }
+export function readPermit({ values, text }: Claims, policy: Policy = defaultPolicy): Permit | Refusal {
+  const { exp = Number.POSITIVE_INFINITY, nbf = 0, iat = 0 } = values
   if (typeof exp !== 'number' || typeof nbf !== 'number' || typeof iat !== 'number') return refuse('TOKEN_MALFORMED')
-  const seconds = now / 1000
-  if (seconds >= exp) return refuse('TOKEN_EXPIRED')
-  if (nbf > seconds + LEEWAY_SECONDS || iat > seconds + LEEWAY_SECONDS) return refuse('TOKEN_NOT_YET_VALID')
-
-  const { audience, issuer, modeClaim, channelsClaim } = policy
-  if (audience !== undefined && ![claim('aud')].flat().includes(audience)) return refuse('AUDIENCE_WRONG')
-  if (issuer !== undefined && claim('iss') !== issuer) return refuse('ISSUER_WRONG')
-
-  const mode = claim(modeClaim)
-  if (mode === undefined) return refuse('MODE_MISSING')
-  if (mode !== 'r' && mode !== 'w' && mode !== 'rw') return refuse('MODE_UNKNOWN')
-
-  const channels = allowedChannels(claim('channel'), claim(channelsClaim), asked)
-  if (channels.length === 0) return refuse('CHANNEL_NOT_ALLOWED')
-
   return {
-    channels,
-    canRead: mode !== 'w',
-    canWrite: mode !== 'r',
-    claims: claims.text,
+    claims: text,
+    startsAt: (Math.max(nbf, iat) - LEEWAY_SECONDS) * 1000,
     expiresAt: exp * 1000,
+    rights: readRights(values, policy),
   }
 }
 
-/** The channels to open: all that are named, or the asked one where it is among them or none are named. */
-function allowedChannels(channel: unknown, channels: unknown, asked: string | undefined): readonly string[] {
-  const named = namedChannels(channel, channels)
-  if (asked === undefined) return named ?? []
+function readRights(values: Claims['values'], { audience, issuer, modeClaim, channelsClaim }: Policy): Rights | Refusal {
+  if (audience !== undefined && ![values.aud].flat().includes(audience)) return refuse('AUDIENCE_WRONG')
+  if (issuer !== undefined && values.iss !== issuer) return refuse('ISSUER_WRONG')
+  // The name of a claim that is chosen may be that of something that every object has.
+  const claim = (name: string): unknown => (Object.hasOwn(values, name) ? values[name] : undefined)
+  const mode = claim(modeClaim)
+  if (mode === undefined) return refuse('MODE_MISSING')
+  if (mode !== 'r' && mode !== 'w' && mode !== 'rw') return refuse('MODE_UNKNOWN')
+  const named = namedChannels(values.channel, claim(channelsClaim))
+  return named?.length === 0 ? refuse('CHANNEL_NOT_ALLOWED') : { mode, named }
+}
+
+/**
+ * Decides what a permit allows on the channel asked for.
+ *
+ * @param asked the channel's path segment as it stands in the URL, or undefined to open all that the token names.
+ * @param now UNIX time in milliseconds.
+ * @returns the grant; a 401 refusal where the token's time is not now, a 403 one where the token is good but does not allow what
+ *   was asked.
+ */
+export function grant({ claims, startsAt, expiresAt, rights }: Permit, asked: string | undefined, now: number): Grant | Refusal {
+  if (now >= expiresAt) return refuse('TOKEN_EXPIRED')
+  if (now < startsAt) return refuse('TOKEN_NOT_YET_VALID')
+  if (isRefusal(rights)) return rights
+  const { mode, named } = rights
+  const channels = asked === undefined ? named : allowedChannel(named, asked)
+  if (channels === undefined) return refuse('CHANNEL_NOT_ALLOWED')
+  return { channels, mode, canRead: mode !== 'w', canWrite: mode !== 'r', claims, expiresAt }
+}
+
+/** The asked channel, where it is among the named ones or none are named. */
+function allowedChannel(named: readonly string[] | undefined, asked: string): readonly [string] | undefined {
   if (named?.includes(asked)) return [asked]
   const decoded = decodeSegment(asked)
-  return named === undefined || named.includes(decoded) ? [decoded] : []
+  return named === undefined || named.includes(decoded) ? [decoded] : undefined
 }
 
 /** The channels that the two claims name together, `channel` first; undefined when the token has neither claim. */

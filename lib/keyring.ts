@@ -1,12 +1,12 @@
 /** Owns which keys verify tokens now: those of the configuration, and those of the key set at a URL, fetched again as they change. */
-import type { Claims } from './grant.ts'
+import { defaultPolicy, type Permit, type Policy, readPermit } from './grant.ts'
 import type { Log } from './log.ts'
 import { isRefusal, type Refusal, refuse } from './refusal.ts'
 import { type Key, verifyToken } from './token.ts'
 
 export interface Keyring {
   /** At once where the keys at hand can tell; a promise where the key set is fetched first. */
-  verify(token: string): Claims | Refusal | Promise<Claims | Refusal>
+  verify(token: string): Permit | Refusal | Promise<Permit | Refusal>
   /** Takes other keys from the configuration, and fetches the key set again. */
   replace(keys: readonly Key[]): void
   stop(): void
@@ -16,6 +16,7 @@ export interface KeyringOptions {
   readonly keys: readonly Key[]
   /** Reads the key set; undefined where there is none. */
   readonly read: (() => Promise<readonly Key[]>) | undefined
+  readonly policy?: Policy
   readonly log: Log
   /** A clock that never goes back, in milliseconds. */
   readonly now?: () => number
@@ -33,9 +34,15 @@ const COOL_DOWN = 30_000
 /** The longest wait, in milliseconds, before a key server that failed is asked again. */
 const LONGEST_RETRY = 60_000
 
-export function createKeyring({ keys, read, log, now = () => performance.now() }: KeyringOptions): Keyring {
-  /** The claims of tokens that the present keys verified; whether they still hold is for the grant to judge. */
-  const verified = new Map<string, Claims>()
+export function createKeyring({
+  keys,
+  read,
+  policy = defaultPolicy,
+  log,
+  now = () => performance.now(),
+}: KeyringOptions): Keyring {
+  /** What tokens say that the present keys verified; whether it still holds is for the grant to judge. */
+  const verified = new Map<string, Permit>()
   let configured = keys
   let fetched: readonly Key[] | undefined
   let fetching: Promise<void> | undefined
@@ -69,18 +76,20 @@ export function createKeyring({ keys, read, log, now = () => performance.now() }
     return fetching ?? Promise.resolve()
   }
 
-  function check(token: string): Claims | Refusal {
+  function check(token: string): Permit | Refusal {
     const known = verified.get(token)
     if (known) return known
     const claims = verifyToken(token, fetched ? [...configured, ...fetched] : configured)
     if (isRefusal(claims)) return claims
+    const permit = readPermit(claims, policy)
+    if (isRefusal(permit)) return permit
     const [oldest] = verified.keys()
     if (oldest !== undefined && verified.size >= VERIFIED) verified.delete(oldest)
-    verified.set(token, claims)
-    return claims
+    verified.set(token, permit)
+    return permit
   }
 
-  async function checkAfterRefresh(token: string): Promise<Claims | Refusal> {
+  async function checkAfterRefresh(token: string): Promise<Permit | Refusal> {
     await refresh()
     const result = check(token)
     return isRefusal(result) && fetched === undefined ? refuse('KEYS_UNAVAILABLE') : result

@@ -60,7 +60,17 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   let stopping: Promise<number> | undefined
   const metrics = createMetrics()
   const database = createDatabase(() => conninfo, config.checkInterval)
-  const keyring = createKeyring({ keys: config.keys, read: config.jwksUrl && createKeyReader(config.jwksUrl), log })
+  const keyring = createKeyring({
+    keys: config.keys,
+    read: config.jwksUrl && createKeyReader(config.jwksUrl),
+    policy: {
+      audience: config.jwtAudience,
+      issuer: config.jwtIssuer,
+      modeClaim: config.modeClaim,
+      channelsClaim: config.channelsClaim,
+    },
+    log,
+  })
   const notifier = createNotifier({
     database,
     channel: config.listenChannel,
@@ -141,12 +151,6 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   })
   const routes = createRoutes({
     keyring,
-    policy: {
-      audience: config.jwtAudience,
-      issuer: config.jwtIssuer,
-      modeClaim: config.modeClaim,
-      channelsClaim: config.channelsClaim,
-    },
     allowedOrigins: config.allowedOrigins,
     maxConnections: config.maxConnections,
     rootPath: config.rootPath,

@@ -72,8 +72,6 @@ const SILENT_ROUNDS = 3
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
 
-const modeOf = ({ canRead, canWrite }: Grant): string => `${canRead ? 'r' : ''}${canWrite ? 'w' : ''}`
-
 /** A grant's channels for a log line, of which a token may name thousands. */
 const listed = ({ channels }: Grant): string =>
   channels.slice(0, 10).join(',') + (channels.length > 10 ? `,… (${channels.length})` : '')
@@ -171,8 +169,8 @@ export function createSessions(options: SessionsOptions): Sessions {
       return created
     },
     modes() {
-      const counts: Record<string, number> = { r: 0, w: 0, rw: 0 }
-      for (const { data } of sockets) counts[modeOf(data.grant)] = (counts[modeOf(data.grant)] ?? 0) + 1
+      const counts = { r: 0, w: 0, rw: 0 }
+      for (const { data } of sockets) counts[data.grant.mode]++
       return counts
     },
     create(grant, isTold) {
@@ -203,7 +201,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       timer ??= setInterval(round, pingEvery)
       for (const channel of readable(data)) socket.subscribe(channel)
       data.openedAt = Date.now()
-      metrics.opened.add(modeOf(data.grant))
+      metrics.opened.add(data.grant.mode)
       watchExpiry(socket)
       meta.opened(data.grant)
     },

@@ -1,5 +1,5 @@
 /** Owns which requests become sessions: where a token and a channel stand in one, and flat guards, each to one refusal. */
-import { type Claims, grant, type Policy } from './grant.ts'
+import { grant, type Permit } from './grant.ts'
 import type { Keyring } from './keyring.ts'
 import type { Log } from './log.ts'
 import type { Metrics } from './metrics.ts'
@@ -9,7 +9,6 @@ import type { Session, Sessions } from './session.ts'
 
 export interface UpgradesOptions {
   readonly keyring: Keyring
-  readonly policy: Policy
   readonly allowedOrigins: readonly string[] | undefined
   readonly maxConnections: number
   readonly sessions: Sessions
@@ -38,14 +37,14 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
 export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
-  const { keyring, policy, allowedOrigins, sessions, metrics, log, product, admission } = options
+  const { keyring, allowedOrigins, sessions, metrics, log, product, admission } = options
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
 
-  function admit(attempt: Attempt, claims: Claims | Refusal): Response | Promise<Response> {
-    if (isRefusal(claims)) return reject(claims.refused)
-    const allowed = grant(claims, attempt.asked, Date.now(), policy)
+  function admit(attempt: Attempt, permit: Permit | Refusal): Response | Promise<Response> {
+    if (isRefusal(permit)) return reject(permit.refused)
+    const allowed = grant(permit, attempt.asked, Date.now())
     if (isRefusal(allowed)) return reject(allowed.refused)
     if (sessions.count >= options.maxConnections) return reject('TOO_MANY_CONNECTIONS')
     const { session, ready } = sessions.create(allowed, attempt.protocol === 'pgws')
@@ -84,8 +83,8 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     // Bun would select the first offer itself, and so echo a token.
     if (offer.token !== undefined && offer.selected === undefined) return reject('PROTOCOL_MISSING')
     const attempt = { request, upgrade, asked, protocol: offer.selected }
-    const verified = keyring.verify(token)
-    return verified instanceof Promise ? verified.then((claims) => admit(attempt, claims)) : admit(attempt, verified)
+    const permit = keyring.verify(token)
+    return permit instanceof Promise ? permit.then((verified) => admit(attempt, verified)) : admit(attempt, permit)
   }
 }
 

@@ -1,9 +1,12 @@
 import { describe, expect, test } from 'bun:test'
-import { grant } from '../../lib/grant.ts'
+import { defaultPolicy, grant, type Policy, readPermit } from '../../lib/grant.ts'
 
 const NOW = 1_800_000_000_000
 
-const ask = (values: Record<string, unknown>, asked?: string) => grant({ values, text: JSON.stringify(values) }, asked, NOW)
+const ask = (values: Record<string, unknown>, asked?: string, policy: Policy = defaultPolicy) => {
+  const permit = readPermit({ values, text: JSON.stringify(values) }, policy)
+  return 'refused' in permit ? permit : grant(permit, asked, NOW)
+}
 
 const channels = (values: Record<string, unknown>, asked?: string): unknown => {
   const result = ask({ mode: 'rw', ...values }, asked)
@@ -77,3 +80,14 @@ describe('the time', () => {
 })
 
 test('aud is not checked', () => expect(channels({ aud: 'others' }, 'chat')).toEqual(['chat']))
+
+test('a claim that is named like what every object has must be there', () => {
+  const policy = { modeClaim: 'constructor', channelsClaim: 'toString' }
+  expect(ask({}, 'chat', policy)).toEqual({ refused: 'MODE_MISSING' })
+  expect(ask({ constructor: 'r' }, 'chat', policy)).toMatchObject({ channels: ['chat'] })
+})
+
+test('what a token says of time goes before what it says of rights', () => {
+  expect(ask({ exp: NOW / 1000 })).toEqual({ refused: 'TOKEN_EXPIRED' })
+  expect(ask({ mode: 'x', nbf: NOW / 1000 + 60 })).toEqual({ refused: 'TOKEN_NOT_YET_VALID' })
+})

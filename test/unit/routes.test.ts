@@ -1,5 +1,4 @@
 import { expect, test } from 'bun:test'
-import { defaultPolicy } from '../../lib/grant.ts'
 import type { Keyring } from '../../lib/keyring.ts'
 import { createLog } from '../../lib/log.ts'
 import { createMetrics } from '../../lib/metrics.ts'
@@ -11,7 +10,6 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Keyr
   const lines: string[] = []
   const answer = createRoutes({
     keyring: { verify, replace: () => undefined, stop: () => undefined },
-    policy: defaultPolicy,
     allowedOrigins: undefined,
     maxConnections: 1,
     // Nothing that these requests reach asks it.
