@@ -14,8 +14,10 @@ const quick = process.argv.includes('--quick')
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
 const ROUNDS = quick ? 1 : 3
 
-/** Milliseconds in which bursts are repeated, six at most. */
-const BURSTS_MS = 3000
+/** Milliseconds in which work is repeated until the compilers have done theirs, once at least, and then to be measured. */
+const WARM_UP_MS = quick ? 0 : 1500
+const MEASURED_MS = 3000
+const MEASURED = 10
 
 /** Milliseconds after which garbage is collected and memory is what idling takes. */
 const SETTLED_MS = quick ? 100 : 2500
@@ -47,22 +49,37 @@ interface Work {
 async function burst(server: Running, readers: number, messages: number): Promise<Figures> {
   const crowd = await openCrowd(server.port, times(readers, path('burst')))
   const deliveries = readers * messages
-  const used: number[] = []
-  const rates: number[] = []
-  const end = performance.now() + BURSTS_MS
-  // The first warms up.
-  for (let index = 0; index < 2 || (index < 6 && performance.now() < end); index++) {
-    const cpu = server.cpu()
-    const began = performance.now()
+  const figures = await repeated(server, async () => {
     const all = crowd.expect(deliveries)
     await notify('burst', messages)
     await all
-    if (index === 0) continue
-    rates.push(deliveries / ((performance.now() - began) / 1000))
+  })
+  await crowd.close()
+  return {
+    'CPU-s per million deliveries': (figures.cpu / deliveries) * 1e6,
+    'deliveries/s': deliveries / figures.seconds,
+  }
+}
+
+/** Medians of one round of work, in seconds. */
+async function repeated(
+  server: Running,
+  round: () => Promise<void>,
+): Promise<{ readonly seconds: number; readonly cpu: number }> {
+  const warm = performance.now() + WARM_UP_MS
+  do await round()
+  while (performance.now() < warm)
+  const used: number[] = []
+  const taken: number[] = []
+  const end = performance.now() + MEASURED_MS
+  while (taken.length === 0 || (taken.length < MEASURED && performance.now() < end)) {
+    const cpu = server.cpu()
+    const began = performance.now()
+    await round()
+    taken.push((performance.now() - began) / 1000)
     used.push(server.cpu() - cpu)
   }
-  await crowd.close()
-  return { 'CPU-s per million deliveries': (median(used) / deliveries) * 1e6, 'deliveries/s': median(rates) }
+  return { seconds: median(taken), cpu: median(used) }
 }
 
 async function paced(server: Running, readers: number, messages: number): Promise<Figures> {
@@ -88,22 +105,14 @@ async function write(server: Running, writers: number, messages: number): Promis
     server.port,
     Array.from({ length: writers }, (_, index) => path(`write-${index}`)),
   )
-  const results: Figures[] = []
-  for (let round = 0; round < 4; round++) {
-    const cpu = server.cpu()
-    const began = performance.now()
-    const all = crowd.expect(writers * messages)
+  const sent = writers * messages
+  const figures = await repeated(server, async () => {
+    const all = crowd.expect(sent)
     for (let writer = 0; writer < writers; writer++) crowd.write(writer, `message of writer ${writer}`, messages)
     await all
-    const seconds = (performance.now() - began) / 1000
-    results.push({
-      'messages/s': (writers * messages) / seconds,
-      'CPU-µs per message': ((server.cpu() - cpu) / (writers * messages)) * 1e6,
-    })
-  }
+  })
   await crowd.close()
-  // The first rounds warm up.
-  return results.at(-1) ?? {}
+  return { 'messages/s': sent / figures.seconds, 'CPU-µs per message': (figures.cpu / sent) * 1e6 }
 }
 
 /** What the first connections cost beside the later ones is the code that they are the first to need. */
