@@ -78,9 +78,12 @@ export function createFlights<M extends Envelope>(channel: string, connected: ()
   let posted = 0
   let stamp = 0
 
-  const stamped = (message: M): string => {
-    stamp = nextStamp(stamp, Date.now())
-    return notificationOf(message, stamp)
+  function stamped(messages: readonly M[]): readonly string[] {
+    const now = Date.now()
+    return messages.map((message) => {
+      stamp = nextStamp(stamp, now)
+      return notificationOf(message, stamp)
+    })
   }
 
   function send(batch: Batch<M>): void {
@@ -128,7 +131,7 @@ export function createFlights<M extends Envelope>(channel: string, connected: ()
       return [...begun, ...flights.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, 0)
     },
     takes: (isFull) => begun.length === 0 && (flights.length === 0 || (isFull && flights.length < FLIGHTS)),
-    post: (messages) => send({ messages, notifications: messages.map(stamped) }),
+    post: (messages) => send({ messages, notifications: stamped(messages) }),
     resume() {
       const again = flights.length === 0 ? begun.pop() : undefined
       if (again) send(again)
