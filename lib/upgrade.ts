@@ -77,8 +77,11 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     if (closed) return reject(closed)
     const origin = headers.get('Origin')
     if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject('ORIGIN_NOT_ALLOWED')
-    const offer = readOffer(headers.get('Sec-WebSocket-Protocol'))
-    const { asked, token } = readAsked(readPath(url), offer.token ?? bearerToken(headers.get('Authorization')))
+    const protocols = headers.get('Sec-WebSocket-Protocol')
+    const offer = protocols === null ? NO_OFFER : readOffer(protocols)
+    const authorization = headers.get('Authorization')
+    const bearer = authorization === null ? undefined : bearerToken(authorization)
+    const { asked, token } = readAsked(readPath(url), offer.token ?? bearer)
     if (token === undefined) return reject('TOKEN_MISSING')
     // Bun would select the first offer itself, and so echo a token.
     if (offer.token !== undefined && offer.selected === undefined) return reject('PROTOCOL_MISSING')
@@ -109,9 +112,7 @@ function readAsked(path: string, otherToken: string | undefined): { asked: strin
 }
 
 /** A scheme other than Bearer is somebody else's, a proxy's say. */
-function bearerToken(header: string | null): string | undefined {
-  return header === null ? undefined : /^bearer +(\S+)$/i.exec(header)?.[1]
-}
+const bearerToken = (header: string): string | undefined => /^bearer +(\S+)$/i.exec(header)?.[1]
 
 /** The subprotocol that carries a token behind its name, for browsers can set no header. */
 const TOKEN_PROTOCOL = 'pgws.token.'
@@ -127,8 +128,7 @@ const NO_OFFER: Offer = { selected: undefined, token: undefined }
  * What the offered subprotocols mean. `pgws` is selected where it is offered, else the first that is no token: a browser ends a
  * connection of which it offered some and none was selected.
  */
-function readOffer(header: string | null): Offer {
-  if (header === null) return NO_OFFER
+function readOffer(header: string): Offer {
   const offers = header.split(',').map((name) => name.trim())
   const names = offers.filter((name) => name !== '' && !name.startsWith(TOKEN_PROTOCOL))
   const token = offers.find((name) => name.startsWith(TOKEN_PROTOCOL))?.slice(TOKEN_PROTOCOL.length)
