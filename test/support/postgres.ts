@@ -146,6 +146,8 @@ async function findBinaries(): Promise<{ readonly initdb: string; readonly postg
   const usable = reachable(native)
   if (usable !== native && !existsSync(usable)) {
     cpSync(native, `${usable}.new`, { recursive: true, verbatimSymlinks: true })
+    // As they are in a folder that is root's alone, they can be root's alone.
+    spawnSync('chmod', ['-R', 'a+rX', `${usable}.new`])
     spawnSync('mv', ['-T', `${usable}.new`, usable])
   }
   const binaries = { initdb: join(usable, 'bin', 'initdb'), postgres: join(usable, 'bin', 'postgres') }
