@@ -6,6 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import postgres from 'postgres'
 import { openCrowd } from '../test/support/crowd.ts'
+import { median } from '../test/support/median.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 import { token } from '../test/support/token.ts'
 import { type Running, start, subjects } from './subjects.ts'
@@ -195,11 +196,6 @@ const works: readonly Work[] = [
     },
   },
 ]
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((one, other) => one - other)
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
-}
 
 const results: { work: string; unit: string; values: Record<string, number> }[] = []
 const show = (value: number | undefined): string =>

@@ -12,6 +12,7 @@ import postgres from 'postgres'
 import { rawConnection } from './support/client.ts'
 import { createLedger, type Ledger } from './support/ledger.ts'
 import { openReader, type Reader, type Sender, startSql, startWriter } from './support/load.ts'
+import { median } from './support/median.ts'
 import { startPostgres } from './support/postgres.ts'
 import { killAll, type Program, start } from './support/program.ts'
 import { startProxy } from './support/proxy.ts'
@@ -145,17 +146,20 @@ async function round(): Promise<void> {
   total.sent += ledger.sent()
 }
 
-let memoryAtStart = 0
+const memory: number[] = []
 while (Date.now() < end - 5000) {
   await round()
-  memoryAtStart ||= resident()
-  console.log(`lost without a word: ${total.lost.length}, changed copies: ${total.changed.length}, memory ${resident()} MB`)
+  memory.push(resident())
+  console.log(`lost without a word: ${total.lost.length}, changed copies: ${total.changed.length}, memory ${memory.at(-1)} MB`)
 }
+// From one round to the next it goes up and down with what was held back; medians tell whether it grows.
+const third = Math.ceil(memory.length / 3)
 const { sent, delivered, duplicated, told, lost, changed } = total
 for (const line of [...lost, ...changed].slice(0, 20)) console.error(line)
 console.log(
   `seed ${seed}, ${values.minutes} minutes: ${sent} sent, ${delivered} delivered, ${duplicated} duplicated, ${told} told as missed, ` +
-    `lost without a word: ${lost.length}, memory ${memoryAtStart} MB at start and ${resident()} MB at end`,
+    `lost without a word: ${lost.length}, ` +
+    `memory ${median(memory.slice(0, third))} MB in the first third, ${median(memory.slice(-third))} MB in the last, ${Math.max(...memory)} MB at most`,
 )
 await steady.stop()
 await other.stop()
