@@ -52,7 +52,7 @@ export interface Policy {
   readonly channelsClaim: string
 }
 
-export const defaultPolicy: Policy = { modeClaim: 'mode', channelsClaim: 'channels' }
+const defaultPolicy: Policy = { modeClaim: 'mode', channelsClaim: 'channels' }
 
 /** Clocks of issuer and server may differ by this many seconds before `nbf` and `iat` refuse a token. */
 const LEEWAY_SECONDS = 30

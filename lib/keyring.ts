@@ -1,5 +1,5 @@
 /** Owns which keys verify tokens now: those of the configuration, and those of the key set at a URL, fetched again as they change. */
-import { defaultPolicy, type Permit, type Policy, readPermit } from './grant.ts'
+import { type Permit, type Policy, readPermit } from './grant.ts'
 import type { Log } from './log.ts'
 import { isRefusal, type Refusal, refuse } from './refusal.ts'
 import { type Key, verifyToken } from './token.ts'
@@ -16,6 +16,7 @@ export interface KeyringOptions {
   readonly keys: readonly Key[]
   /** Reads the key set; undefined where there is none. */
   readonly read: (() => Promise<readonly Key[]>) | undefined
+  /** What tokens must say; undefined asks no more than the claims of their usual names. */
   readonly policy?: Policy
   readonly log: Log
   /** A clock that never goes back, in milliseconds. */
@@ -34,13 +35,7 @@ const COOL_DOWN = 30_000
 /** The longest wait, in milliseconds, before a key server that failed is asked again. */
 const LONGEST_RETRY = 60_000
 
-export function createKeyring({
-  keys,
-  read,
-  policy = defaultPolicy,
-  log,
-  now = () => performance.now(),
-}: KeyringOptions): Keyring {
+export function createKeyring({ keys, read, policy, log, now = () => performance.now() }: KeyringOptions): Keyring {
   /** What tokens say that the present keys verified; whether it still holds is for the grant to judge. */
   const verified = new Map<string, Permit>()
   let configured = keys

@@ -53,20 +53,16 @@ export const refuse = (refused: RefusalCode): Refusal => ({ refused })
 
 export const isRefusal = (value: object): value is Refusal => 'refused' in value
 
-/** @param product what the answer names as its server. */
+/** A refusal as the request is answered. @param product what it names as its server. */
 export function refusalAnswer(code: RefusalCode, product: string): Response {
   const { status, reason } = refusals[code]
-  return textAnswer(reason, status, product, {
+  const headers = new Headers({
+    'Content-Type': 'text/plain; charset=UTF-8',
     'X-Content-Type-Options': 'nosniff',
-    ...(status === 503 ? { 'Retry-After': '1' } : {}),
-    ...(status === 401 ? { 'WWW-Authenticate': 'Bearer' } : {}),
-    ...(status === 405 ? { Allow: 'GET, HEAD' } : {}),
+    Server: product,
   })
+  if (status === 503) headers.set('Retry-After', '1')
+  if (status === 401) headers.set('WWW-Authenticate', 'Bearer')
+  if (status === 405) headers.set('Allow', 'GET, HEAD')
+  return new Response(reason, { status, headers })
 }
-
-export const textAnswer = (
-  text: string,
-  status: number,
-  product: string,
-  more: Readonly<Record<string, string>> = {},
-): Response => new Response(text, { status, headers: { 'Content-Type': 'text/plain; charset=UTF-8', Server: product, ...more } })

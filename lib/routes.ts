@@ -1,7 +1,7 @@
 /** Owns what a request is answered: an upgrade is one of the way in, any other gets a file or a refusal. */
 import { Hono } from 'hono'
 import { getMimeType } from 'hono/utils/mime'
-import { isRefusal, refusalAnswer, textAnswer } from './refusal.ts'
+import { isRefusal, refusalAnswer } from './refusal.ts'
 import type { FileBody, Handlers } from './runtime/contract.ts'
 import type { Session } from './session.ts'
 import { createStaticFiles } from './static.ts'
@@ -18,8 +18,12 @@ export function createRoutes(options: RoutesOptions): Handlers<Session>['request
   const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType, fileBody)
   const app = new Hono()
 
-  app.all('*', async ({ req: { raw: request } }) => {
-    if (!files) return textAnswer(`${product}\nThis is a WebSocket server: connect to /CHANNEL/TOKEN or /TOKEN.\n`, 200, product)
+  app.all('*', async (context) => {
+    const request = context.req.raw
+    if (!files) {
+      context.header('Server', product)
+      return context.text(`${product}\nThis is a WebSocket server: connect to /CHANNEL/TOKEN or /TOKEN.\n`)
+    }
     const answered = await files.answer(request, readPath(request.url))
     if (isRefusal(answered)) return refusalAnswer(answered.refused, product)
     answered.headers.set('Server', product)

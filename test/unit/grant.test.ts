@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test'
-import { defaultPolicy, grant, type Policy, readPermit } from '../../lib/grant.ts'
+import { grant, type Policy, readPermit } from '../../lib/grant.ts'
 
 const NOW = 1_800_000_000_000
 
-const ask = (values: Record<string, unknown>, asked?: string, policy: Policy = defaultPolicy) => {
+const ask = (values: Record<string, unknown>, asked?: string, policy?: Policy) => {
   const permit = readPermit({ values, text: JSON.stringify(values) }, policy)
   return 'refused' in permit ? permit : grant(permit, asked, NOW)
 }
