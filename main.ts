@@ -4,13 +4,13 @@ import { userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { runtime } from '#runtime'
-import { check } from './lib/check.ts'
-import { type Config, parse } from './lib/config.ts'
-import { EnvFileFault, parseEnvFile } from './lib/env-file.ts'
-import { help } from './lib/help.ts'
+import { type Config, parse } from './lib/config/config.ts'
+import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
+import { help } from './lib/config/help.ts'
+import { variables } from './lib/config/variables.ts'
+import { check } from './lib/doctor.ts'
 import { createLog } from './lib/log.ts'
 import { createServer } from './lib/server.ts'
-import { variables } from './lib/variables.ts'
 import about from './package.json' with { type: 'json' }
 
 const { version } = about

@@ -1,21 +1,22 @@
 /** Owns the composition: makes the parts, wires the two ways that data takes, starts and stops them in order. */
-import { createAdmin } from './admin.ts'
-import type { Config } from './config.ts'
-import { createDatabase } from './database.ts'
-import { channelOf } from './envelope.ts'
-import { createHub, createMatcher } from './hub.ts'
-import { createKeyring } from './keyring.ts'
-import { createListener } from './listener.ts'
+
+import { createAuthenticator } from './access/authenticator.ts'
+import { createKeyReader } from './access/token.ts'
+import { createListener } from './broker/postgres/listener.ts'
+import { createNotifier } from './broker/postgres/notifier.ts'
+import { CHECK_PREFIX } from './broker/postgres/round-trip.ts'
+import { channelOf } from './channels/envelope.ts'
+import { createMetaEvents } from './channels/events.ts'
+import { createHub, createMatcher } from './channels/hub.ts'
+import { createSessions } from './channels/session.ts'
+import type { Config } from './config/config.ts'
+import { CHANNEL_BYTES } from './config/values.ts'
+import { createDatabase } from './database/connection.ts'
+import { createAdmin } from './doors/admin.ts'
+import { createRoutes } from './doors/routes.ts'
 import type { Log } from './log.ts'
-import { createMetaEvents } from './meta.ts'
 import { createMetrics } from './metrics.ts'
-import { createNotifier } from './notifier.ts'
-import { CHECK_PREFIX } from './proof.ts'
-import { createRoutes } from './routes.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
-import { createSessions } from './session.ts'
-import { createKeyReader } from './token.ts'
-import { CHANNEL_BYTES } from './value.ts'
 
 export interface Server {
   readonly port: number
@@ -60,7 +61,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   let stopping: Promise<number> | undefined
   const metrics = createMetrics()
   const database = createDatabase(() => conninfo, config.checkInterval)
-  const keyring = createKeyring({
+  const authenticator = createAuthenticator({
     keys: config.keys,
     read: config.jwksUrl && createKeyReader(config.jwksUrl),
     policy: {
@@ -150,7 +151,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     ...(pingEvery === undefined ? {} : { pingEvery }),
   })
   const routes = createRoutes({
-    keyring,
+    authenticator,
     allowedOrigins: config.allowedOrigins,
     maxConnections: config.maxConnections,
     rootPath: config.rootPath,
@@ -197,7 +198,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     await orAfter(left(), notifier.drained())
     const lostMessages = notifier.stop()
     listener.stop()
-    keyring.stop()
+    authenticator.stop()
     running.stop()
     admin?.stop()
     if (lostMessages > 0) log.error('stopped with messages that the database did not take', { messages: lostMessages })
@@ -214,7 +215,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     },
     async reload(next) {
       conninfo = next.database
-      keyring.replace(next.keys)
+      authenticator.replace(next.keys)
       if (next.tls && next.tls.cert !== tls?.cert) await running.renewCertificate(next.tls)
       tls = next.tls
       log.info('configuration files read again')

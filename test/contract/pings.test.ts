@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import { parse } from '../../lib/config.ts'
+import { parse } from '../../lib/config/config.ts'
 import { createLog } from '../../lib/log.ts'
 import { runtime } from '../../lib/runtime/bun.ts'
 import { createServer } from '../../lib/server.ts'

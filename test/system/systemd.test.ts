@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { parse } from '../../lib/config.ts'
-import { parseEnvFile } from '../../lib/env-file.ts'
+import { parse } from '../../lib/config/config.ts'
+import { parseEnvFile } from '../../lib/config/env-file.ts'
 import { binary } from '../support/program.ts'
 
 const deploy = resolve(import.meta.dir, '../../deploy')

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { parse } from '../../lib/config.ts'
-import { EnvFileFault, parseEnvFile } from '../../lib/env-file.ts'
-import { variables } from '../../lib/variables.ts'
-import { documents } from '../support/docs.ts'
+import { parse } from '../../lib/config/config.ts'
+import { EnvFileFault, parseEnvFile } from '../../lib/config/env-file.ts'
+import { variables } from '../../lib/config/variables.ts'
+import { documents } from '../../tools/docs.ts'
 import { secret } from '../support/token.ts'
 
 const at = (name: string): string => resolve(import.meta.dir, '../fixtures', name)

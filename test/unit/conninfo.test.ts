@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { resolve } from 'node:path'
-import { ConninfoFault, parseConninfo } from '../../lib/conninfo.ts'
+import { ConninfoFault, parseConninfo } from '../../lib/database/conninfo.ts'
 
 const files: Record<string, string> = {
   '/home/me/.pgpass':

@@ -7,8 +7,8 @@ import {
   NOTIFICATION_BYTES,
   nextStamp,
   notificationOf,
-} from '../../lib/envelope.ts'
-import { members } from '../../lib/json.ts'
+} from '../../lib/channels/envelope.ts'
+import { members } from '../../lib/channels/json.ts'
 
 const wrap = (claims: string, text: string, channel = 'chat') =>
   envelope(envelopeFrame(envelopeHead(claims), 'WebsocketMessage', channel), JSON.stringify(text))

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { grant, type Policy, readPermit } from '../../lib/grant.ts'
+import { grant, type Policy, readPermit } from '../../lib/access/grant.ts'
 
 const NOW = 1_800_000_000_000
 

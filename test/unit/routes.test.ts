@@ -1,15 +1,15 @@
 import { expect, test } from 'bun:test'
-import type { Keyring } from '../../lib/keyring.ts'
+import type { Authenticator } from '../../lib/access/authenticator.ts'
+import type { Sessions } from '../../lib/channels/session.ts'
+import { createRoutes } from '../../lib/doors/routes.ts'
 import { createLog } from '../../lib/log.ts'
 import { createMetrics } from '../../lib/metrics.ts'
-import { createRoutes } from '../../lib/routes.ts'
-import type { Sessions } from '../../lib/session.ts'
 
 /** Routes with a part that fails, which no request can make a real one do. */
-function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Keyring['verify'] }) {
+function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Authenticator['verify'] }) {
   const lines: string[] = []
   const answer = createRoutes({
-    keyring: { verify, replace: () => undefined, stop: () => undefined },
+    authenticator: { verify, replace: () => undefined, stop: () => undefined },
     allowedOrigins: undefined,
     maxConnections: 1,
     // Nothing that these requests reach asks it.

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { constants, createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
-import { KeyFault, readKeys, verifyToken } from '../../lib/token.ts'
+import { KeyFault, readKeys, verifyToken } from '../../lib/access/token.ts'
 import { bytes, secret, token, tokenOfText } from '../support/token.ts'
 
 const keys = readKeys(bytes(secret))

@@ -2,7 +2,7 @@
  * Owns what a verified token allows: its claims become a permit, once a token, and that with the channel asked for a grant or a
  * refusal, once a connection. Pure; the time is a parameter.
  */
-import { isRefusal, type Refusal, refuse } from './refusal.ts'
+import { isRefusal, type Refusal, refuse } from '../refusal.ts'
 
 /** The claims of a verified token: parsed, and as they stand in the token. */
 export interface Claims {

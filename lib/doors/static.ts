@@ -4,8 +4,8 @@
  */
 import { promises as files, type Stats } from 'node:fs'
 import { join, sep } from 'node:path'
-import { type Refusal, refuse } from './refusal.ts'
-import type { FileBody } from './runtime/contract.ts'
+import { type Refusal, refuse } from '../refusal.ts'
+import type { FileBody } from '../runtime/contract.ts'
 
 export interface StaticFiles {
   /**

@@ -1,10 +1,11 @@
 /** Owns which keys verify tokens now: those of the configuration, and those of the key set at a URL, fetched again as they change. */
+
+import type { Log } from '../log.ts'
+import { isRefusal, type Refusal, refuse } from '../refusal.ts'
 import { type Permit, type Policy, readPermit } from './grant.ts'
-import type { Log } from './log.ts'
-import { isRefusal, type Refusal, refuse } from './refusal.ts'
 import { type Key, verifyToken } from './token.ts'
 
-export interface Keyring {
+export interface Authenticator {
   /** At once where the keys at hand can tell; a promise where the key set is fetched first. */
   verify(token: string): Permit | Refusal | Promise<Permit | Refusal>
   /** Takes other keys from the configuration, and fetches the key set again. */
@@ -12,7 +13,7 @@ export interface Keyring {
   stop(): void
 }
 
-export interface KeyringOptions {
+export interface AuthenticatorOptions {
   readonly keys: readonly Key[]
   /** Reads the key set; undefined where there is none. */
   readonly read: (() => Promise<readonly Key[]>) | undefined
@@ -35,7 +36,13 @@ const COOL_DOWN = 30_000
 /** The longest wait, in milliseconds, before a key server that failed is asked again. */
 const LONGEST_RETRY = 60_000
 
-export function createKeyring({ keys, read, policy, log, now = () => performance.now() }: KeyringOptions): Keyring {
+export function createAuthenticator({
+  keys,
+  read,
+  policy,
+  log,
+  now = () => performance.now(),
+}: AuthenticatorOptions): Authenticator {
   /** What tokens say that the present keys verified; whether it still holds is for the grant to judge. */
   const verified = new Map<string, Permit>()
   let configured = keys

@@ -1,9 +1,9 @@
 /** Owns what a request is answered: an upgrade is one of the way in, any other gets a file or a refusal. */
 import { Hono } from 'hono'
 import { getMimeType } from 'hono/utils/mime'
-import { isRefusal, refusalAnswer } from './refusal.ts'
-import type { FileBody, Handlers } from './runtime/contract.ts'
-import type { Session } from './session.ts'
+import type { Session } from '../channels/session.ts'
+import { isRefusal, refusalAnswer } from '../refusal.ts'
+import type { FileBody, Handlers } from '../runtime/contract.ts'
 import { createStaticFiles } from './static.ts'
 import { createUpgrades, isUpgrade, readPath, type UpgradesOptions } from './upgrade.ts'
 

@@ -5,8 +5,9 @@
  * Full batches follow each other before their answers, so that neither side waits for the other. A batch whose answer was lost is sent
  * again as it was. A message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
  */
-import { asDatabaseError, type Connection, DatabaseError } from './database.ts'
-import { type Envelope, nextStamp, notificationOf } from './envelope.ts'
+
+import { type Envelope, nextStamp, notificationOf } from '../../channels/envelope.ts'
+import { asDatabaseError, type Connection, DatabaseError } from '../../database/connection.ts'
 
 export interface Flights<M extends Envelope> {
   /** Messages neither in the database nor refused. */

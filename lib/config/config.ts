@@ -3,9 +3,9 @@
  * parameters. Every fault is reported at once, and none quotes a secret.
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { type Conninfo, ConninfoFault, parseConninfo, type ReadFile } from './conninfo.ts'
-import { type Key, KeyFault, readKeys } from './token.ts'
-import { Fault } from './value.ts'
+import { type Key, KeyFault, readKeys } from '../access/token.ts'
+import { type Conninfo, ConninfoFault, parseConninfo, type ReadFile } from '../database/conninfo.ts'
+import { Fault } from './values.ts'
 import { type Variable, variables } from './variables.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>

@@ -5,8 +5,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { parseEnvFile } from '../lib/env-file.ts'
-import { startPostgres } from './support/postgres.ts'
+import { parseEnvFile } from '../lib/config/env-file.ts'
+import { startPostgres } from '../test/support/postgres.ts'
 
 const root = resolve(import.meta.dirname, '..')
 const sample = parseEnvFile(readFileSync(resolve(root, 'sample-env'), 'utf8'))

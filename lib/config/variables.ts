@@ -2,7 +2,7 @@
  * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
  * follow from it. Pure.
  */
-import { boolean, channel, LONGEST, list, oneOf, required, text, url, whole } from './value.ts'
+import { boolean, channel, LONGEST, list, oneOf, required, text, url, whole } from './values.ts'
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`

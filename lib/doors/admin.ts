@@ -1,6 +1,6 @@
 /** Owns the admin port's answers: `/live`, `/ready` and `/metrics`, as PostgREST has them. */
 import { Hono } from 'hono'
-import type { Metrics } from './metrics.ts'
+import type { Metrics } from '../metrics.ts'
 
 export interface AdminOptions {
   /** Whether the last round trip through the database succeeded and no drain is under way. */

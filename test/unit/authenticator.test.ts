@@ -1,8 +1,8 @@
 import { expect, test } from 'bun:test'
 import { exportJWK, generateKeyPair } from 'jose'
-import { createKeyring } from '../../lib/keyring.ts'
+import { createAuthenticator } from '../../lib/access/authenticator.ts'
+import { type Key, readKeys } from '../../lib/access/token.ts'
 import { createLog } from '../../lib/log.ts'
-import { type Key, readKeys } from '../../lib/token.ts'
 import { bytes, token } from '../support/token.ts'
 
 const log = createLog({ write: () => undefined })
@@ -13,10 +13,10 @@ async function pair(kid: string) {
   return { keys, token: await token({ kid }, privateKey, { alg: 'ES256', kid }) }
 }
 
-/** A keyring over a set that a test changes, with a clock that a test turns. */
-async function keyring(first: readonly Key[]) {
+/** A authenticator over a set that a test changes, with a clock that a test turns. */
+async function authenticator(first: readonly Key[]) {
   const state = { keys: first, reads: 0, time: 0 }
-  const ring = createKeyring({
+  const ring = createAuthenticator({
     keys: [],
     read: async () => {
       state.reads++
@@ -37,7 +37,7 @@ const outcome = async (answer: unknown): Promise<string> => {
 
 test('a known key verifies at once, without asking the key server', async () => {
   const one = await pair('one')
-  const { ring, state } = await keyring(one.keys)
+  const { ring, state } = await authenticator(one.keys)
   const answer = ring.verify(one.token)
   expect(answer).not.toBeInstanceOf(Promise)
   expect(await outcome(answer)).toBe('verified')
@@ -47,7 +47,7 @@ test('a known key verifies at once, without asking the key server', async () => 
 
 test('an unknown kid fetches the set again after the cool-down, once for all who wait', async () => {
   const [one, two] = [await pair('one'), await pair('two')]
-  const { ring, state } = await keyring(one.keys)
+  const { ring, state } = await authenticator(one.keys)
   state.keys = [...one.keys, ...two.keys]
   state.time = 29_999
   expect(await outcome(ring.verify(two.token))).toBe('KEY_UNKNOWN')
@@ -61,7 +61,7 @@ test('an unknown kid fetches the set again after the cool-down, once for all who
 
 test('a bad signature under a known kid fetches nothing', async () => {
   const one = await pair('one')
-  const { ring, state } = await keyring(one.keys)
+  const { ring, state } = await authenticator(one.keys)
   state.time = 1e9
   expect(await outcome(ring.verify(`${one.token.slice(0, -6)}AAAAAA`))).toBe('TOKEN_NOT_VERIFIED')
   expect(state.reads).toBe(1)
@@ -70,7 +70,7 @@ test('a bad signature under a known kid fetches nothing', async () => {
 
 test('a key that is taken out of the set verifies no more, not even a token that it verified', async () => {
   const [one, two] = [await pair('one'), await pair('two')]
-  const { ring, state } = await keyring([...one.keys, ...two.keys])
+  const { ring, state } = await authenticator([...one.keys, ...two.keys])
   expect(await outcome(ring.verify(one.token))).toBe('verified')
   state.keys = two.keys
   state.time = 30_001
@@ -83,7 +83,7 @@ test('a key that is taken out of the set verifies no more, not even a token that
 
 test('a key that the configuration replaces verifies no more, not even a token that it verified', async () => {
   const [one, two] = [await pair('one'), await pair('two')]
-  const ring = createKeyring({ keys: one.keys, read: undefined, log })
+  const ring = createAuthenticator({ keys: one.keys, read: undefined, log })
   expect(await outcome(ring.verify(one.token))).toBe('verified')
   ring.replace(two.keys)
   expect(await outcome(ring.verify(one.token))).toBe('KEY_UNKNOWN')
@@ -93,7 +93,7 @@ test('a key that the configuration replaces verifies no more, not even a token t
 
 test('a token that was verified makes no other pass', async () => {
   const one = await pair('one')
-  const ring = createKeyring({ keys: one.keys, read: undefined, log })
+  const ring = createAuthenticator({ keys: one.keys, read: undefined, log })
   expect(await outcome(ring.verify(one.token))).toBe('verified')
   const [header, , signature] = one.token.split('.')
   const forged = `${header}.${Buffer.from('{"mode":"rw"}').toString('base64url')}.${signature}`
@@ -104,7 +104,7 @@ test('a token that was verified makes no other pass', async () => {
 
 test('more tokens than are remembered all verify, each with its own claims', async () => {
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
-  const ring = createKeyring({ keys: readKeys(bytes(JSON.stringify(await exportJWK(publicKey)))), read: undefined, log })
+  const ring = createAuthenticator({ keys: readKeys(bytes(JSON.stringify(await exportJWK(publicKey)))), read: undefined, log })
   const tokens = await Promise.all(
     Array.from({ length: 600 }, (_, sub) => token({ sub: String(sub) }, privateKey, { alg: 'ES256' })),
   )

@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import type { Conninfo, Host } from './conninfo.ts'
-import { DatabaseError, openSocket, shuffled } from './socket.ts'
+import { DatabaseError, openSocket, shuffled } from './transport.ts'
 
 export { DatabaseError }
 

@@ -2,13 +2,13 @@
 import { X509Certificate } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Config } from './config.ts'
-import { createDatabase } from './database.ts'
-import { createListener } from './listener.ts'
+import { createKeyReader, type Key } from './access/token.ts'
+import { createListener } from './broker/postgres/listener.ts'
+import { createNotifier } from './broker/postgres/notifier.ts'
+import type { Config } from './config/config.ts'
+import { createDatabase } from './database/connection.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
-import { createNotifier } from './notifier.ts'
-import { createKeyReader, type Key } from './token.ts'
 
 /** What was tried, whether it is well, and what was found. */
 export interface Item {

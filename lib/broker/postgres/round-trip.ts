@@ -2,8 +2,8 @@
  * Owns the proof that notifications come round: one that the notifier sends must arrive on the LISTEN session. It tells a dead or half-open
  * connection, a pooler that swallowed LISTEN and a replica from each other.
  */
-import type { ListeningConnection } from './database.ts'
-import type { Log } from './log.ts'
+import type { ListeningConnection } from '../../database/connection.ts'
+import type { Log } from '../../log.ts'
 import type { Notifier } from './notifier.ts'
 
 export interface Proof {

@@ -1,14 +1,15 @@
 /** Owns which requests become sessions: where a token and a channel stand in one, and flat guards, each to one refusal. */
-import { grant, type Permit } from './grant.ts'
-import type { Keyring } from './keyring.ts'
-import type { Log } from './log.ts'
-import type { Metrics } from './metrics.ts'
-import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals } from './refusal.ts'
-import type { Handlers, Upgrade } from './runtime/contract.ts'
-import type { Session, Sessions } from './session.ts'
+
+import type { Authenticator } from '../access/authenticator.ts'
+import { grant, type Permit } from '../access/grant.ts'
+import type { Session, Sessions } from '../channels/session.ts'
+import type { Log } from '../log.ts'
+import type { Metrics } from '../metrics.ts'
+import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals } from '../refusal.ts'
+import type { Handlers, Upgrade } from '../runtime/contract.ts'
 
 export interface UpgradesOptions {
-  readonly keyring: Keyring
+  readonly authenticator: Authenticator
   readonly allowedOrigins: readonly string[] | undefined
   readonly maxConnections: number
   readonly sessions: Sessions
@@ -37,7 +38,7 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
 export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
-  const { keyring, allowedOrigins, sessions, metrics, log, product, admission } = options
+  const { authenticator, allowedOrigins, sessions, metrics, log, product, admission } = options
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
@@ -86,7 +87,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     // Bun would select the first offer itself, and so echo a token.
     if (offer.token !== undefined && offer.selected === undefined) return reject('PROTOCOL_MISSING')
     const attempt = { request, upgrade, asked, protocol: offer.selected }
-    const permit = keyring.verify(token)
+    const permit = authenticator.verify(token)
     return permit instanceof Promise ? permit.then((verified) => admit(attempt, verified)) : admit(attempt, permit)
   }
 }

@@ -1,9 +1,10 @@
 /** Owns events about the server itself, which go to the meta channel through the database, like any message. */
+
+import type { Grant } from '../access/grant.ts'
+import type { Notifier } from '../broker/postgres/notifier.ts'
+import type { MetaEvent } from '../config/variables.ts'
+import type { Log } from '../log.ts'
 import { envelope, envelopeFrame, envelopeHead, NOTIFICATION_BYTES } from './envelope.ts'
-import type { Grant } from './grant.ts'
-import type { Log } from './log.ts'
-import type { Notifier } from './notifier.ts'
-import type { MetaEvent } from './variables.ts'
 
 export interface MetaEvents {
   opened(grant: Grant): void

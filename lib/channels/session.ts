@@ -1,13 +1,14 @@
 /** Owns connected clients: what happens when one opens, sends, falls silent, reads too slowly, expires and closes. */
+
+import type { Grant } from '../access/grant.ts'
+import type { Notifier } from '../broker/postgres/notifier.ts'
+import type { Log } from '../log.ts'
+import type { Metrics } from '../metrics.ts'
+import { type ClosureCode, closures } from '../refusal.ts'
+import type { Handlers, Socket } from '../runtime/contract.ts'
 import { envelope, envelopeFrames, type Frame, NOTIFICATION_BYTES } from './envelope.ts'
-import type { Grant } from './grant.ts'
+import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
-import type { Log } from './log.ts'
-import type { MetaEvents } from './meta.ts'
-import type { Metrics } from './metrics.ts'
-import type { Notifier } from './notifier.ts'
-import { type ClosureCode, closures } from './refusal.ts'
-import type { Handlers, Socket } from './runtime/contract.ts'
 
 /** What the program keeps with a client's socket. */
 export interface Session {

@@ -6,11 +6,12 @@
  * A session counts as listening only after a notification has come back over it, for a pooler or a replica may accept LISTEN, or
  * seem to, and never deliver.
  */
-import { createBackoff } from './backoff.ts'
-import { type Database, DatabaseError, type ListeningConnection } from './database.ts'
-import type { Log } from './log.ts'
+
+import { type Database, DatabaseError, type ListeningConnection } from '../../database/connection.ts'
+import type { Log } from '../../log.ts'
+import { createBackoff } from '../../waiting.ts'
 import type { Notifier } from './notifier.ts'
-import { createProof } from './proof.ts'
+import { createProof } from './round-trip.ts'
 
 export interface Listener {
   /** Whether notifications arrive, as far as is known. */

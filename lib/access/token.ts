@@ -6,8 +6,8 @@
  */
 import { constants, createHmac, createPublicKey, createSecretKey, type KeyObject, timingSafeEqual, verify } from 'node:crypto'
 import { base64url, createRemoteJWKSet, decodeProtectedHeader } from 'jose'
+import { type Refusal, refuse } from '../refusal.ts'
 import type { Claims } from './grant.ts'
-import { type Refusal, refuse } from './refusal.ts'
 
 /** A key that verifies tokens, with the algorithms that fit it. */
 export interface Key {

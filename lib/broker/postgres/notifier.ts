@@ -3,12 +3,13 @@
  *
  * The first message leaves at once; what comes while a batch is under way is the next batch.
  */
-import { type Backoff, createBackoff } from './backoff.ts'
-import { asDatabaseError, type Connection, type Database, DatabaseError } from './database.ts'
-import type { Envelope } from './envelope.ts'
-import { BATCH, createFlights, type Settled } from './flights.ts'
-import type { Log } from './log.ts'
-import type { Metrics } from './metrics.ts'
+
+import type { Envelope } from '../../channels/envelope.ts'
+import { asDatabaseError, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
+import type { Log } from '../../log.ts'
+import type { Metrics } from '../../metrics.ts'
+import { type Backoff, createBackoff } from '../../waiting.ts'
+import { BATCH, createFlights, type Settled } from './pipeline.ts'
 
 export interface Notifier {
   /**

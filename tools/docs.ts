@@ -1,9 +1,9 @@
 /** Owns what is written from the table of variables: `npm run docs` brings the files up to date, a test holds them to it. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { markdownTable, sampleEnv } from '../../lib/help.ts'
+import { markdownTable, sampleEnv } from '../lib/config/help.ts'
 
-const at = (name: string): string => resolve(import.meta.dir, '../..', name)
+const at = (name: string): string => resolve(import.meta.dir, '..', name)
 
 const read = (name: string): string => readFileSync(at(name), 'utf8')
 
