@@ -57,9 +57,11 @@ async function goRound(config: Config): Promise<string> {
   const listener = createListener({
     ...wanted,
     notifier,
+    maxChannels: config.maxDatabaseChannels,
     checkInterval: config.checkInterval,
     notified: () => undefined,
     lost: () => false,
+    failed: () => undefined,
     missed: () => undefined,
     restored: () => undefined,
   })

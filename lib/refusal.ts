@@ -25,6 +25,8 @@ export const refusals = {
   PROTOCOL_MISSING: { status: 400, reason: 'Offer the subprotocol pgws beside the token' },
   NOT_READY: { status: 503, reason: 'Not listening to the database yet' },
   SHUTTING_DOWN: { status: 503, reason: 'Shutting down' },
+  TOO_MANY_CHANNELS: { status: 503, reason: 'Too many database channels: PGWS_MAX_DATABASE_CHANNELS is the limit' },
+  CHANNEL_NOT_LISTENED: { status: 503, reason: 'The database does not listen to this channel' },
   TOO_MANY_CONNECTIONS: { status: 503, reason: 'Too many connections' },
   INTERNAL: { status: 500, reason: 'Internal error' },
 } as const
@@ -37,6 +39,7 @@ export const closures = {
   NOT_TEXT: { code: 1007, reason: 'Messages are UTF-8 text without NUL' },
   TOO_FAST: { code: 1008, reason: 'Too many messages a second: PGWS_MAX_MESSAGES_PER_SECOND is the limit' },
   TOO_LARGE: { code: 1009, reason: 'Too large for NOTIFY: the envelope must stay below 8000 bytes' },
+  CHANNEL_LOST: { code: 1011, reason: 'The database does not listen to a channel of this connection any more' },
   REFUSED_BY_DATABASE: { code: 1011, reason: 'The database refused the message' },
   BUFFER_FULL: { code: 1013, reason: 'The buffer for the database is full: try again later' },
   EXPIRED: { code: 3001, reason: 'JWT expired' },

@@ -113,8 +113,10 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     database,
     notifier,
     channel: config.listenChannel,
+    maxChannels: config.maxDatabaseChannels,
     checkInterval: config.checkInterval,
     log,
+    failed: (channel) => sessions.lost(channel),
     notified: (channel, notification) => {
       if (read.notifications++ === 0) {
         read.at = performance.now()

@@ -1,4 +1,4 @@
-/** Owns waiting between attempts: longer each time, never in step with other servers, and cut short on demand. */
+/** Owns waiting: for a promise with a limit, and between attempts, longer each time and never in step with other servers. */
 
 export interface Backoff {
   /** Waits before the next attempt; the first comes at once. */
@@ -33,4 +33,16 @@ export function createBackoff(): Backoff {
       attempts = 0
     },
   }
+}
+
+/** Waits until a promise settles, but no longer than some milliseconds. Leaves no timer behind. */
+export function within(limit: number, promise: Promise<unknown>): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, limit)
+    const end = (): void => {
+      clearTimeout(timer)
+      resolve()
+    }
+    promise.then(end, end)
+  })
 }

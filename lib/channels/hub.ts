@@ -1,12 +1,15 @@
 /** Owns which channels have readers here, and hands a notification to a channel's readers. */
 
+import type { Refusal } from '../refusal.ts'
+
 export interface Hub {
   /**
    * A reader joins a channel.
    *
-   * @returns a promise where the database's channel of that name is to be listened to first; it settles when that stands.
+   * @returns a promise where the database's channel of that name is to be listened to first; it settles when that stands, with a
+   *   refusal where it cannot be.
    */
-  join(channel: string): Promise<void> | undefined
+  join(channel: string): Promise<Refusal | undefined> | undefined
   leave(channel: string): void
   /** Hands a text to all readers of a channel as it is. @returns how many there are. */
   deliver(channel: string, text: string): number
@@ -17,14 +20,14 @@ export interface HubOptions {
   readonly publish: (topic: string, text: string) => void
   /** Whether the database's channel of this name is received directly. */
   readonly isDirect: (channel: string) => boolean
-  readonly listen: (channel: string) => Promise<void>
+  readonly listen: (channel: string) => Promise<Refusal | undefined>
   readonly unlisten: (channel: string) => void
 }
 
 interface Readers {
   count: number
   /** Settled when LISTEN stands. Undefined where it stands, or is not needed. */
-  listening: Promise<void> | undefined
+  listening: Promise<Refusal | undefined> | undefined
 }
 
 export function createHub({ publish, isDirect, listen, unlisten }: HubOptions): Hub {

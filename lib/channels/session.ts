@@ -4,7 +4,7 @@ import type { Grant } from '../access/grant.ts'
 import type { Notifier } from '../broker/postgres/notifier.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
-import { type ClosureCode, closures } from '../refusal.ts'
+import { type ClosureCode, closures, type Refusal } from '../refusal.ts'
 import type { Handlers, Socket } from '../runtime/contract.ts'
 import { envelope, envelopeFrames, type Frame, NOTIFICATION_BYTES } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
@@ -39,15 +39,20 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   /**
    * Makes what is kept with a client's socket; it counts from now on, until it is closed or discarded.
    *
-   * @returns the session, and a promise where its channels do not stand yet.
+   * @returns the session, and a promise where its channels do not stand yet: a refusal for each that cannot.
    */
-  create(grant: Grant, isTold: boolean): { readonly session: Session; readonly ready: Promise<unknown> | undefined }
+  create(
+    grant: Grant,
+    isTold: boolean,
+  ): { readonly session: Session; readonly ready: Promise<readonly (Refusal | undefined)[]> | undefined }
   /** Undoes `create` where the upgrade failed. */
   discard(session: Session): void
   /** To be told the length of each text that was handed to readers. Drops those for which more than `sendBufferBytes` wait. */
   handed(length: number): void
   /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
   missed(from: number, to: number): void
+  /** Closes the readers of a channel that the database does not listen to any more. */
+  lost(channel: string): void
   /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
   closeAll(patience: number): Promise<void>
 }
@@ -188,7 +193,7 @@ export function createSessions(options: SessionsOptions): Sessions {
         messages: 0,
       }
       created++
-      const waits: Promise<void>[] = []
+      const waits: Promise<Refusal | undefined>[] = []
       for (const channel of readable(session)) {
         const listening = hub.join(channel)
         if (listening !== undefined) waits.push(listening)
@@ -252,6 +257,9 @@ export function createSessions(options: SessionsOptions): Sessions {
           socket.send(JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 }))
         }
       }
+    },
+    lost(channel) {
+      for (const socket of sockets) if (readable(socket.data).includes(channel)) close(socket, 'CHANNEL_LOST')
     },
     closeAll(patience) {
       if (sockets.size === 0) return Promise.resolve()

@@ -148,6 +148,14 @@ export const variables = {
       'Comma-separated patterns of database channels that a client may receive directly: while a client with r is on a matching channel, what NOTIFY sends there reaches it as it is. * stands for any text.',
     parse: list,
   }),
+  maxDatabaseChannels: variable({
+    name: 'PGWS_MAX_DATABASE_CHANNELS',
+    default: '10000',
+    sample: '10000',
+    example: '10000',
+    meaning: 'Database channels that are listened to at once. Above them, upgrades that need another get 503.',
+    parse: whole(10_000, 1, 1_000_000),
+  }),
   adminPort: variable({
     name: 'PGWS_ADMIN_PORT',
     default: 'unset',

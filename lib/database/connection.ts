@@ -22,8 +22,15 @@ export interface Connection {
 
 /** A session that LISTENs. */
 export interface ListeningConnection extends Connection {
-  /** Hands each notification of a channel to `notified`, all that came in one read within one tick. @throws DatabaseError */
-  listen(channel: string, notified: Notified): Promise<void>
+  /**
+   * LISTENs on channels in one transaction, so that all stand at once. Hands each notification to `notified`, all that came in one
+   * read within one tick.
+   *
+   * @throws DatabaseError with none of the channels listened to.
+   */
+  listen(channels: readonly string[], notified: (channel: string, notification: string) => void): Promise<void>
+  /** Whether PostgreSQL would listen to these channels: as `listen`, but undone at once. @throws DatabaseError */
+  tryListen(channels: readonly string[]): Promise<void>
   unlisten(channel: string): Promise<void>
 }
 
@@ -38,6 +45,15 @@ export interface Server {
   readonly version: string
   readonly encrypted: boolean
   readonly isReplica: boolean
+  /** The process that serves this session. */
+  readonly backend: Backend
+}
+
+/** One of PostgreSQL's processes. A number alone may be another's by now. */
+export interface Backend {
+  readonly pid: string
+  /** As PostgreSQL writes a timestamp. */
+  readonly startedAt: string
 }
 
 export interface Database {
@@ -138,15 +154,18 @@ async function open(
   const late = new DatabaseError(`did not answer within ${conninfo.connectTimeout} ms`, 'CONNECT_TIMEOUT', false)
   const timer = setTimeout(() => session.close(late), conninfo.connectTimeout)
   try {
-    if (channel !== undefined && notified !== undefined) await session.listen(channel, notified)
+    if (channel !== undefined && notified !== undefined) await unlessCanceled(() => session.listenFirst(channel, notified))
+    await liftTimeouts(session)
     const [found] = await session.query(
       `select current_setting('server_version') as version, pg_is_in_recovery() as replica,
-        current_setting('transaction_read_only') = 'on' as readonly`,
+        current_setting('transaction_read_only') = 'on' as readonly, pid::text, backend_start::text as started
+      from pg_stat_get_activity(pg_backend_pid())`,
     )
     const isReplica = found?.replica === true
     const misses = unfit(target, isReplica, found?.readonly === true)
     if (misses) throw new DatabaseError(`is ${misses}, but target_session_attrs=${target}`, 'TARGET_SESSION_ATTRS', true)
-    const server = { place: place(host), version: String(found?.version), encrypted: isEncrypted(socket), isReplica }
+    const backend = { pid: String(found?.pid), startedAt: String(found?.started) }
+    const server = { place: place(host), version: String(found?.version), encrypted: isEncrypted(socket), isReplica, backend }
     return { ...session, server }
   } catch (error) {
     session.close()
@@ -154,6 +173,36 @@ async function open(
   } finally {
     clearTimeout(timer)
   }
+}
+
+/** SQLSTATE query_canceled. */
+const CANCELED = '57014'
+
+/** Attempts to run a short statement while the role's `statement_timeout` holds, which may be shorter than that takes. */
+const ATTEMPTS = 20
+
+async function unlessCanceled(run: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await run()
+      return
+    } catch (error) {
+      if (!(error instanceof DatabaseError && error.code === CANCELED && attempt < ATTEMPTS)) throw error
+    }
+  }
+}
+
+/**
+ * Switches off the time limits that a role or database sets for people's sessions: they would end a session that only listens, again
+ * and again, or a statement that waits for its turn. Not every version knows each of them. Set when the session stands, for poolers
+ * refuse them among the parameters of its start.
+ */
+async function liftTimeouts(session: Pick<Connection, 'query'>): Promise<void> {
+  await unlessCanceled(() => session.query('set statement_timeout = 0'))
+  await session.query(
+    `select set_config(name, '0', false) from pg_settings
+      where name in ('lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`,
+  )
 }
 
 /** What a server is that does not fit `target_session_attrs`; undefined when it fits. */
@@ -169,12 +218,22 @@ const isEncrypted = (socket: Socket): boolean => 'encrypted' in socket && socket
 
 const place = (host: Host): string => (host.isSocket ? host.address : `${host.name}:${host.port}`)
 
+interface Session extends Omit<ListeningConnection, 'server'> {
+  /** LISTENs on the first channel, from which on all statements go over the session that the library listens on. */
+  listenFirst(channel: string, notified: Notified): Promise<void>
+}
+
+/** What the library keeps of a channel, as far as this program uses it. */
+interface LibraryChannel {
+  readonly listeners: readonly { readonly fn: Notified }[]
+}
+
 /**
  * Speaks PostgreSQL over a connected socket, until that closes.
  *
  * @param prepares whether statements are prepared: without, each takes a round trip for itself before it is executed.
  */
-function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares: boolean): Omit<ListeningConnection, 'server'> {
+function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares: boolean): Session {
   let isUsed = false
   let isClosed = false
   // postgres.js would reconnect on its own; the second time there is no socket for it.
@@ -210,9 +269,9 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares:
     } as object),
   })
   // sql.listen() speaks over an instance of its own, made from the same options when it is first called.
-  const listen = sql.listen as typeof sql.listen & { sql?: typeof sql; channels?: Record<string, unknown> }
+  const listen = sql.listen as typeof sql.listen & { sql?: typeof sql; channels?: Record<string, LibraryChannel> }
   // The library looks names up in a plain object, where "constructor" has a value before anyone listens.
-  const channels: Record<string, unknown> = Object.create(null)
+  const channels: Record<string, LibraryChannel> = Object.create(null)
   listen.channels = channels
 
   // A statement that is begun between a socket's error and its close would never be answered.
@@ -235,15 +294,33 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares:
     closed,
     query: (statement, parameters = []) =>
       untilClosed(() => (listen.sql ?? sql).unsafe<Row[]>(statement, [...parameters], { prepare: true })),
-    listen: (channel, notified) =>
+    listenFirst: (channel, notified) =>
       untilClosed(async () => {
+        delete channels[channel]
         await sql.listen(channel, notified)
       }),
+    // The library's own listen() is one transaction a channel. Several statements of one simple query are one transaction.
+    listen: async (names, notified) => {
+      for (const name of names) channels[name] = { listeners: [{ fn: (notification) => notified(name, notification) }] }
+      try {
+        await untilClosed(() => (listen.sql ?? sql).unsafe(listenStatements(names)))
+      } catch (error) {
+        for (const name of names) delete channels[name]
+        throw error
+      }
+    },
+    tryListen: async (names) => {
+      try {
+        await untilClosed(() => (listen.sql ?? sql).unsafe(`begin;${listenStatements(names)}`))
+      } finally {
+        await untilClosed(() => (listen.sql ?? sql).unsafe('rollback'))
+      }
+    },
     unlisten: (channel) =>
       untilClosed(async () => {
         // The library's own unlisten can be had only once LISTEN was answered; sent behind it, in its order, this one need not wait.
         delete channels[channel]
-        await (listen.sql ?? sql).unsafe(`unlisten "${channel.replaceAll('"', '""')}"`)
+        await (listen.sql ?? sql).unsafe(`unlisten ${quotedName(channel)}`)
       }),
     close: (reason) => {
       if (reason) for (const reject of waiting) reject(reason)
@@ -251,6 +328,10 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares:
     },
   }
 }
+
+const quotedName = (name: string): string => `"${name.replaceAll('"', '""')}"`
+
+const listenStatements = (names: readonly string[]): string => names.map((name) => `listen ${quotedName(name)}`).join(';')
 
 const sessionEnded = (): DatabaseError => new DatabaseError('the session has ended', 'CONNECTION_CLOSED', false)
 

@@ -49,7 +49,13 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     if (isRefusal(allowed)) return reject(allowed.refused)
     if (sessions.count >= options.maxConnections) return reject('TOO_MANY_CONNECTIONS')
     const { session, ready } = sessions.create(allowed, attempt.protocol === 'pgws')
-    return ready === undefined ? accept(attempt, session) : ready.then(() => accept(attempt, session))
+    if (ready === undefined) return accept(attempt, session)
+    return ready.then((channels) => {
+      const refusal = channels.find((channel) => channel !== undefined)
+      if (refusal === undefined) return accept(attempt, session)
+      sessions.discard(session)
+      return reject(refusal.refused)
+    })
   }
 
   function accept({ request, upgrade, protocol }: Attempt, session: Session): Response {

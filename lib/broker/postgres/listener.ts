@@ -9,9 +9,10 @@
 
 import { type Database, DatabaseError, type ListeningConnection } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
+import { type Refusal, refuse } from '../../refusal.ts'
 import { createBackoff } from '../../waiting.ts'
 import type { Notifier } from './notifier.ts'
-import { createProof } from './round-trip.ts'
+import { createRoundTrip } from './round-trip.ts'
 
 export interface Listener {
   /** Whether notifications arrive, as far as is known. */
@@ -26,8 +27,13 @@ export interface Listener {
   readonly isProven: boolean
   /** `pg_notification_queue_usage()` at the last check, from 0 to 1. */
   readonly queueUsage: number
-  /** Listens to another channel beside the first, on the same session and on those after it. Resolves when that stands, or is left to healing. */
-  listen(channel: string): Promise<void>
+  /**
+   * Listens to another channel beside the first, on the same session and on those after it. Resolves when that stands, or is left to
+   * healing.
+   *
+   * @returns a refusal where there are too many channels, or PostgreSQL does not listen to this one.
+   */
+  listen(channel: string): Promise<Refusal | undefined>
   unlisten(channel: string): void
   stop(): void
 }
@@ -36,6 +42,8 @@ export interface ListenerOptions {
   readonly database: Database
   readonly notifier: Notifier
   readonly channel: string
+  /** The most channels beside the first that are listened to at once. */
+  readonly maxChannels: number
   /** Milliseconds within which a broken listener is found; 0 checks every 10 s. */
   readonly checkInterval: number
   readonly log: Log
@@ -48,6 +56,8 @@ export interface ListenerOptions {
    * no reader gets that and leaves before it is told.
    */
   readonly missed: (from: number, to: number) => void
+  /** PostgreSQL does not listen to this channel any more, and its readers are to go. */
+  readonly failed: (channel: string) => void
   /** LISTEN stands again after it was away between two times, in milliseconds of UNIX time. */
   readonly restored: (from: number, to: number) => void
 }
@@ -60,7 +70,7 @@ const CHECK_EVERY = 10_000
 /** The shortest time given to a check, in milliseconds: below it, the program's own pauses would look like faults. */
 const SHORTEST_CHECK = 50
 
-/** Milliseconds for LISTEN on all channels, of which there may be thousands. */
+/** Milliseconds for LISTEN on the first channel, and for each further thousand. */
 const LISTEN_LIMIT = 10_000
 
 /** The most milliseconds for the check that ends the making of a session. */
@@ -71,19 +81,21 @@ const START_WAIT_LONGEST = 32_000
 export function createListener(options: ListenerOptions): Listener {
   const { database, notifier, channel, log } = options
   const period = options.checkInterval > 0 ? Math.max(options.checkInterval / 2, SHORTEST_CHECK) : CHECK_EVERY
-  const proof = createProof(notifier, log)
+  const roundTrip = createRoundTrip(notifier, log)
 
   let state: State = 'stopped'
   let connection: ListeningConnection | undefined
   let timer: ReturnType<typeof setTimeout> | undefined
   let endWait = (): void => undefined
+  /** When a notification last arrived: in milliseconds of UNIX time for readers, and of the monotonic clock for intervals. */
   let lastArrival = 0
+  let heardAt = 0
   /** The last arrival before a time of which readers are still to be told that they may have missed something. */
   let missedSince: number | undefined
   let isProven = false
   const others = new Set<string>()
   /** The channels of the present session. */
-  const standing = new Map<string, Promise<void>>()
+  const standing = new Map<string, Promise<Refusal | undefined>>()
   const backoff = createBackoff()
 
   const is = (wanted: State): boolean => state === wanted
@@ -100,31 +112,35 @@ export function createListener(options: ListenerOptions): Listener {
     }
   }
 
+  function arrived(): void {
+    lastArrival = Date.now()
+    heardAt = performance.now()
+  }
+
   async function connect(): Promise<void> {
     enter('connecting')
-    const session = await database.connectListening(proof.channel, (payload) => {
-      lastArrival = Date.now()
-      proof.arrived(payload)
+    const session = await database.connectListening(roundTrip.channel, (payload) => {
+      arrived()
+      roundTrip.arrived(payload)
     })
     if (!is('connecting')) return session.close()
     void session.closed.then(() => {
       if (connection === session && is('listening')) lose('the connection to the database closed')
     })
-    const late = new DatabaseError(`LISTEN was not answered within ${LISTEN_LIMIT} ms`, 'LISTEN_TIMEOUT', false)
-    const deadline = setTimeout(() => session.close(late), LISTEN_LIMIT)
+    const limit = LISTEN_LIMIT * (1 + others.size / 1000)
+    const late = new DatabaseError(`LISTEN was not answered within ${limit} ms`, 'LISTEN_TIMEOUT', false)
+    const deadline = setTimeout(() => session.close(late), limit)
     try {
       // The tail of the notification queue may lie far behind after a long idle spell; asking for its usage moves it.
       await session.query('select pg_notification_queue_usage()')
       if (!is('connecting')) return session.close()
       connection = session
-      // In one transaction, so that all stand at once: the first notification divides what may have been missed from what is not.
-      const names = [channel, ...others]
-      await Promise.all([session.query('begin'), ...names.map((name) => listenOn(session, name)), session.query('commit')])
+      await listenOnAll(session)
       clearTimeout(deadline)
-      const { isBack, fault } = await proof.run(
+      const { isBack, fault } = await roundTrip.run(
         session,
         Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)),
-        () => lastArrival,
+        () => heardAt,
       )
       if (!isBack) throw new Error(fault ?? 'no notification could be sent to prove that LISTEN works')
       isProven = true
@@ -136,23 +152,75 @@ export function createListener(options: ListenerOptions): Listener {
       clearTimeout(deadline)
     }
     if (!is('connecting')) return
-    lastArrival = Date.now()
+    arrived()
     enter('listening')
     const { place, version, encrypted } = session.server
     log.info('listening', { channel, server: place, version, tls: encrypted })
   }
 
-  /** Listens once to each channel of the present session, however many ask for it. */
-  function listenOn(session: ListeningConnection, name: string): Promise<void> {
-    const listening =
-      standing.get(name) ??
-      session.listen(name, (notification) => {
-        lastArrival = Date.now()
-        tellMissed()
-        options.notified(name, notification)
-      })
+  function receive(name: string, notification: string): void {
+    arrived()
+    tellMissed()
+    options.notified(name, notification)
+  }
+
+  /**
+   * Listens to all channels in one transaction, so that all stand at once: the first notification divides what may have been missed from
+   * what is not. A channel that PostgreSQL refuses is left out.
+   */
+  async function listenOnAll(session: ListeningConnection): Promise<void> {
+    const names = [...others]
+    const standsNow = (name: string): unknown => standing.set(name, Promise.resolve(undefined))
+    try {
+      for (const name of names) standsNow(name)
+      return await session.listen([channel, ...names], receive)
+    } catch (error) {
+      if (!isRefused(error)) throw error
+    }
+    const refused = await refusedOf(session, names)
+    for (const name of refused) {
+      log.error('cannot listen to a channel', { channel: name })
+      others.delete(name)
+      standing.delete(name)
+      options.failed(name)
+    }
+    await session.listen([channel, ...names.filter((name) => !refused.has(name))], receive)
+  }
+
+  /** The channels that PostgreSQL refuses, found by halves. What is tried is undone. */
+  async function refusedOf(session: ListeningConnection, names: readonly string[]): Promise<ReadonlySet<string>> {
+    if (names.length === 0) return new Set()
+    try {
+      await session.tryListen(names)
+      return new Set()
+    } catch (error) {
+      if (!isRefused(error)) throw error
+    }
+    if (names.length === 1) return new Set(names)
+    const half = names.length >> 1
+    const first = await refusedOf(session, names.slice(0, half))
+    return first.union(await refusedOf(session, names.slice(half)))
+  }
+
+  /** Listens once to a channel beside those of the present session, however many ask for it. */
+  function listenOn(session: ListeningConnection, name: string): Promise<Refusal | undefined> {
+    const listening = standing.get(name) ?? listenToOne(session, name)
     standing.set(name, listening)
     return listening
+  }
+
+  async function listenToOne(session: ListeningConnection, name: string): Promise<Refusal | undefined> {
+    try {
+      await session.listen([name], receive)
+      return undefined
+    } catch (error) {
+      // A session that ended is set up anew with all its channels.
+      if (connection !== session || !isRefused(error)) return undefined
+      log.error('cannot listen to a channel', { channel: name, reason: textOf(error) })
+      others.delete(name)
+      standing.delete(name)
+      return refuse('CHANNEL_NOT_LISTENED')
+    }
   }
 
   function tellMissed(): void {
@@ -164,12 +232,12 @@ export function createListener(options: ListenerOptions): Listener {
   async function check(): Promise<void> {
     const session = connection
     if (!session) return
-    const started = Date.now()
-    const { isBack, fault } = await proof.run(session, period, () => lastArrival)
+    const started = performance.now()
+    const { isBack, fault } = await roundTrip.run(session, period, () => heardAt)
     if (connection !== session || !is('listening')) return
     isProven = isBack
     if (fault !== undefined) return lose(fault)
-    timer = setTimeout(() => void check(), Math.max(0, started + period - Date.now()))
+    timer = setTimeout(() => void check(), Math.max(0, started + period - performance.now()))
   }
 
   function lose(cause: string): void {
@@ -196,7 +264,7 @@ export function createListener(options: ListenerOptions): Listener {
         if (is('stopped')) return
         enter('waiting')
         missedSince ??= lastArrival
-        log.warning('cannot listen', { reason: messageOf(error) })
+        log.warning('cannot listen', { reason: textOf(error) })
       }
     }
   }
@@ -209,22 +277,18 @@ export function createListener(options: ListenerOptions): Listener {
       return isProven
     },
     get queueUsage() {
-      return proof.queueUsage
+      return roundTrip.queueUsage
     },
-    async listen(name) {
+    listen(name) {
+      if (others.size >= options.maxChannels) return Promise.resolve(refuse('TOO_MANY_CHANNELS'))
       others.add(name)
-      const session = connection
-      if (!session) return
-      await listenOn(session, name).catch((error) => {
-        // A session that ended is set up anew with all its channels.
-        if (connection === session) log.error('cannot listen to a channel', { channel: name, reason: messageOf(error) })
-      })
+      return connection ? listenOn(connection, name) : Promise.resolve(undefined)
     },
     unlisten(name) {
       if (!others.delete(name) || !standing.delete(name)) return
       connection
         ?.unlisten(name)
-        .catch((error) => log.debug('unlisten was not answered', { channel: name, reason: messageOf(error) }))
+        .catch((error) => log.debug('unlisten was not answered', { channel: name, reason: textOf(error) }))
     },
     async start(attempts) {
       for (let attempt = 1; ; attempt++) {
@@ -235,7 +299,7 @@ export function createListener(options: ListenerOptions): Listener {
           enter('waiting')
           if (attempt >= attempts) throw error
           const seconds = Math.min(2 ** (attempt - 1), START_WAIT_LONGEST / 1000)
-          log.warning('cannot listen', { reason: messageOf(error), attempt, of: attempts, 'next-in': `${seconds}s` })
+          log.warning('cannot listen', { reason: textOf(error), attempt, of: attempts, 'next-in': `${seconds}s` })
           await new Promise<void>((resolve) => {
             const wait = setTimeout(resolve, seconds * 1000)
             endWait = () => {
@@ -255,4 +319,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
 }
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/** Whether PostgreSQL answered with an error, rather than not at all. */
+const isRefused = (error: unknown): boolean => error instanceof DatabaseError && error.answered

@@ -5,7 +5,7 @@
  */
 
 import type { Envelope } from '../../channels/envelope.ts'
-import { asDatabaseError, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
+import { asDatabaseError, type Backend, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { type Backoff, createBackoff } from '../../waiting.ts'
@@ -24,6 +24,10 @@ export interface Notifier {
   /** Holds messages back, but not probes: what goes out while the LISTEN session is away would pass its readers by. */
   hold(): void
   release(): void
+  /** The process that takes what is sent; undefined while there is no session. */
+  readonly backend: Backend | undefined
+  /** When PostgreSQL last answered anything that was sent, in milliseconds of the monotonic clock. */
+  readonly answeredAt: number
   /** Drops the session, which may be dead without a word, and resends what had no answer over a new one. */
   reconnect(): void
   /** Resolves when every accepted message is in the database or refused. */
@@ -35,6 +39,10 @@ export interface Notifier {
 /** What may wait: the messages' lengths, each with an allowance for what it costs beside its text. */
 const QUEUE_BYTES = 64 * 1024 * 1024
 const MESSAGE_BYTES = 200
+
+/** The row names the same process, and not another that has got its number. */
+const END_BACKEND =
+  'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::timestamptz'
 
 interface Message extends Envelope {
   /** By the clock that never goes back, in milliseconds. */
@@ -65,6 +73,9 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
   let isStopped = false
   let isAway = false
   let idle: (() => void)[] = []
+  let answeredAt = Number.NEGATIVE_INFINITY
+  /** The process of a session that was dropped without an answer. It may hold on to its statement for as long as it likes. */
+  let abandoned: Backend | undefined
   const backoff: Backoff = createBackoff()
   const flights = createFlights<Message>(channel, connected)
 
@@ -72,7 +83,7 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
 
   async function connected(): Promise<Connection> {
     if (connection) return connection
-    const opened = await database.connect().catch((error) => {
+    const opened = await open().catch((error) => {
       const fault = asDatabaseError(error)
       // What refuses a session says nothing about the messages.
       throw new DatabaseError(fault.message, fault.code, false)
@@ -83,6 +94,20 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
       if (connection === opened) connection = undefined
     })
     return opened
+  }
+
+  /** A new session, which ends the process that a dropped one left behind: there are never more than two, and none keeps a lock. */
+  async function open(): Promise<Connection> {
+    const opened = await database.connect()
+    if (!abandoned) return opened
+    try {
+      await opened.query(END_BACKEND, [abandoned.pid, abandoned.startedAt])
+      abandoned = undefined
+      return opened
+    } catch (error) {
+      opened.close()
+      throw error
+    }
   }
 
   function takeBatch(): readonly Message[] {
@@ -116,6 +141,7 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
   }
 
   function returned(): void {
+    answeredAt = performance.now()
     backoff.reset()
     if (isAway) log.info('sending to the database again', { waiting: waiting() })
     isAway = false
@@ -193,7 +219,14 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
       isHeld = false
       wake()
     },
+    get backend() {
+      return connection?.server.backend
+    },
+    get answeredAt() {
+      return answeredAt
+    },
     reconnect() {
+      abandoned = connection?.server.backend ?? abandoned
       connection?.close()
       connection = undefined
       backoff.cut()
