@@ -107,7 +107,13 @@ function kill(child: ChildProcess): void {
     }
   }
   const comesFrom = (pid: number): boolean => pid === child.pid || (parents.has(pid) && comesFrom(parents.get(pid) ?? 0))
-  for (const pid of [...parents.keys()].filter(comesFrom)) process.kill(pid, 'SIGKILL')
+  for (const pid of [...parents.keys()].filter(comesFrom)) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // It ended meanwhile.
+    }
+  }
 }
 
 /** Breaks a file of the tree, runs the test, and mends the file. */

@@ -113,8 +113,8 @@ export const broker: readonly Mutant[] = [
     find: 'missedSince = lastArrival\n',
     replace: 'missedSince = Date.now()\n',
     promise: 'A reader that was told, was told of all that it missed',
-    test: 'test/faults/lost-sessions.test.ts',
-    title: 'connections half open',
+    test: 'test/contract/events.test.ts',
+    title: 'what a client may have missed begins',
   },
   {
     ...listener,
@@ -125,15 +125,8 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...proof,
-    find: 'if (answer.isReplica)',
-    replace: 'if (!answer.listens && answer.isReplica)',
-    promise: 'A replica is named as one',
-    title: 'a replica is named as one',
-  },
-  {
-    ...proof,
-    find: 'if (!answer.listens)',
-    replace: 'if (answer.listens)',
+    find: 'fault: judge(',
+    replace: 'fault: String(',
     promise: 'A pooler in transaction mode is recognised and named',
     test: 'test/system/pgbouncer.test.ts',
     title: 'is recognised and named',
@@ -152,5 +145,13 @@ export const broker: readonly Mutant[] = [
     promise: "When the database's name stops resolving, clients are served once it resolves again",
     test: 'test/system/dns.test.ts',
     hangs: true,
+  },
+  {
+    ...listener,
+    find: 'tellMissed()\n        options.notified(name, notification)',
+    replace: 'options.notified(name, notification)',
+    promise: 'A reader is told of a gap ahead of the first message behind it',
+    test: 'test/faults/lost-sessions.test.ts',
+    title: 'sessions killed 20 times',
   },
 ]

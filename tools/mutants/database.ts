@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.ts'
 
 const transport = { file: 'lib/database/transport.ts', test: 'test/unit/transport.test.ts' }
+const connection = { file: 'lib/database/connection.ts', test: 'test/contract/database.test.ts' }
 
 export const database: readonly Mutant[] = [
   {
@@ -33,5 +34,19 @@ export const database: readonly Mutant[] = [
     promise: 'sslmode=verify-full checks the name',
     test: 'test/contract/database.test.ts',
     title: 'verify-ca and verify-full check',
+  },
+  {
+    ...connection,
+    find: "if (target === 'standby' && !isReplica) return 'a primary'",
+    replace: '',
+    promise: 'target_session_attrs chooses servers as libpq does',
+    title: 'are chosen by target_session_attrs',
+  },
+  {
+    ...connection,
+    find: "tls.mode === 'prefer') return [true, false]",
+    replace: "tls.mode === 'prefer') return [false, true]",
+    promise: 'sslmode=prefer encrypts where TLS is to be had',
+    title: 'defaults to prefer',
   },
 ]

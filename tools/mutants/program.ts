@@ -63,7 +63,7 @@ export const program: readonly Mutant[] = [
     find: 'await orAfter(left(), notifier.drained())',
     replace: '',
     promise: 'On SIGTERM everything accepted is in the database',
-    title: 'on SIGTERM under load',
+    title: 'takes its time for a commit',
   },
   {
     ...server,
@@ -78,7 +78,7 @@ export const program: readonly Mutant[] = [
     replace: '',
     promise: 'The listen channel is never received directly',
     test: 'test/contract/channels.test.ts',
-    title: 'that matches none',
+    title: 'is never the listen channel',
   },
   {
     ...server,
