@@ -82,10 +82,14 @@ async function run(tree: string, test: string, titles: readonly string[]): Promi
   running.add(child)
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
-  const timer = setTimeout(() => kill(child), RUN_LIMIT)
-  const code = await new Promise((closed) => child.once('exit', closed))
+  const timer = setTimeout(() => child.kill('SIGKILL'), RUN_LIMIT)
+  const closed = new Promise((ended) => child.once('close', ended))
+  const code = await new Promise((ended) => child.once('exit', ended))
   clearTimeout(timer)
   running.delete(child)
+  killLeft(resolve(tree, '..'))
+  // All that it wrote has come then.
+  await closed
   return { outcome: judge(code, output), seconds: (performance.now() - began) / 1000, output }
 }
 
@@ -96,20 +100,11 @@ function judge(code: unknown, output: string): Run['outcome'] {
   return hasFailed ? 'red' : 'broken'
 }
 
-/** Kills a process and all that came of it: PostgreSQL stands in a group of its own. */
-function kill(child: ChildProcess): void {
-  const parents = new Map<number, number>()
-  for (const name of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
+/** Kills what a failed test left running: whatever names a worker's folder, as PostgreSQL, its pooler and the program do. */
+function killLeft(folder: string): void {
+  for (const pid of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
     try {
-      parents.set(Number(name), Number(/\) \S+ (\d+)/.exec(readFileSync(`/proc/${name}/stat`, 'utf8'))?.[1]))
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-  const comesFrom = (pid: number): boolean => pid === child.pid || (parents.has(pid) && comesFrom(parents.get(pid) ?? 0))
-  for (const pid of [...parents.keys()].filter(comesFrom)) {
-    try {
-      process.kill(pid, 'SIGKILL')
+      if (readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${folder}/`)) process.kill(Number(pid), 'SIGKILL')
     } catch {
       // It ended meanwhile.
     }
@@ -195,7 +190,8 @@ async function main(folder: string): Promise<number> {
 const folder = mkdtempSync(join(tmpdir(), 'pgws-mutants-'))
 chmodSync(folder, 0o755)
 const end = (code: number): never => {
-  for (const child of running) kill(child)
+  for (const child of running) child.kill('SIGKILL')
+  killLeft(folder)
   rmSync(folder, { recursive: true, force: true })
   process.exit(code)
 }
