@@ -71,7 +71,7 @@ async function round(env: Environment): Promise<string> {
 /** A connection string that does not work: the program's last words. */
 async function failure(uri: string): Promise<string> {
   const program = launch({ PGWS_DB_URI: uri, PGWS_RETRIES: '1' })
-  expect(await program.exited).toBe(1)
+  expect(await program.logged(/info: listening /).catch(() => program.exited)).toBe(1)
   expect(program.stderr()).not.toContain(server.password)
   return program.stderr()
 }

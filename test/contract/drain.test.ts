@@ -67,6 +67,45 @@ test('on SIGTERM under load nothing that was accepted is lost, each sender in or
   await sql.end()
 })
 
+test('on SIGTERM while the database takes its time for a commit, the server waits for it', async () => {
+  const program = await start({ PGWS_DB_URI: server.uri })
+  const [admin, blocker] = [postgres(server.uri, { max: 1 }), postgres(server.uri, { max: 1 })]
+  await admin`create table slow ()`
+  // A commit that has written and notified waits for a standby that there is none of, and every NOTIFY waits for that commit.
+  const waitForStandby = async (name: string): Promise<void> => {
+    await admin.unsafe(`alter system set synchronous_standby_names = '${name}'`)
+    await admin`select pg_reload_conf()`
+  }
+  const until = async (event: string): Promise<void> => {
+    while ((await admin`select pid from pg_stat_activity where wait_event = ${event}`).length === 0) await Bun.sleep(5)
+  }
+  const client = await connect(`${program.origin}/slow/${await token({ mode: 'w' })}`)
+  await waitForStandby('absent')
+  let isBlocked = false
+  const blocking = (async () => {
+    // Until the setting has reached all of PostgreSQL, a commit waits for nothing.
+    while (!isBlocked) {
+      await blocker.begin(async (sql) => {
+        await sql`insert into slow default values`
+        await sql`notify anything`
+      })
+    }
+  })()
+  await until('SyncRep')
+  isBlocked = true
+  client.send('slow')
+  await until('object')
+  program.signal('SIGTERM')
+  expect((await client.closed).code).toBe(1001)
+  // Longer than the server needs where it does not wait.
+  await Bun.sleep(500)
+  await waitForStandby('')
+  await blocking
+  expect(await program.exited).toBe(0)
+  expect(program.stderr()).not.toContain('did not take')
+  await Promise.all([admin.end(), blocker.end()])
+})
+
 test('on SIGTERM while the database is away the exit code is 1 and the number of lost messages is in the log', async () => {
   const program = await start({
     PGWS_DB_URI: server.uri,

@@ -3,6 +3,7 @@ import postgres from 'postgres'
 import { type Client, connect, payloadOf } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
+import { startProxy } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 
 let server: Postgres
@@ -98,13 +99,32 @@ test('a client that offers pgws is told what it may have missed, per channel tha
   })
   const from = Date.now() / 1000
   await killListener(program)
+  plain.send('after')
   const messages = await events(told, 2)
   expect(messages).toEqual(
     ['one', 'two'].map((channel) => ({ event: 'MessagesMissed', channel, from: expect.any(Number), to: expect.any(Number) })),
   )
   expect(messages[0].from).toBeLessThanOrEqual(from + 0.5)
   expect(messages[0].to).toBeGreaterThanOrEqual(from)
-  plain.send('after')
   expect(payloadOf(await plain.next())).toBe('after')
   expect(writer.waiting).toBe(0)
+})
+
+test('what a client may have missed begins before its server knew that it heard nothing', async () => {
+  using proxy = await startProxy(server.port)
+  await using program = await start({
+    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_CHECK_LISTENER_INTERVAL: '1000',
+  })
+  await using told = await open(program, ['one'], ['pgws'])
+  const silent = Date.now() / 1000
+  proxy.swallow()
+  await program.logged(/listener lost/)
+  const lost = Date.now() / 1000
+  proxy.pass()
+  const [missed] = await events(told, 1)
+  expect(missed).toMatchObject({ event: 'MessagesMissed', channel: 'one' })
+  // What was on its way may arrive yet.
+  expect(missed.from).toBeLessThan(silent + 0.1)
+  expect(missed.to).toBeGreaterThanOrEqual(lost)
 })

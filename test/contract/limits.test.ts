@@ -58,11 +58,12 @@ test('PGWS_SEND_BUFFER_BYTES drops a reader that stalls, which sees no gap, and 
   stalled.pause()
   let sent = 0
   const text = 'x'.repeat(1000)
-  while (!program.stderr().includes('reads too slowly')) {
+  while (sent < 40_000 && !program.stderr().includes('reads too slowly')) {
     await sql()`select pg_notify('postgres-websockets-listener', json_build_object('channel', ${channel}::text, 'n', n, 'text', ${text}::text)::text)
       from generate_series(${sent}::int, ${sent + 199}::int) as n`
     sent += 200
   }
+  expect(program.stderr()).toContain('reads too slowly')
   const numbers = (await healthy.take(sent)).map((message) => JSON.parse(message).n)
   expect(numbers).toEqual(Array.from({ length: sent }, (_, index) => index))
   const received: Buffer[] = []

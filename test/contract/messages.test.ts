@@ -82,8 +82,10 @@ describe('a client message', () => {
     await using reader = await open('r', name)
     await using writer = await open('w', name)
     reader.send('not allowed')
-    writer.send('allowed')
-    expect(payloadOf(await reader.next())).toBe('allowed')
+    for (const text of ['allowed', 'again']) {
+      writer.send(text)
+      expect(payloadOf(await reader.next())).toBe(text)
+    }
   })
   test('does not reach a connection that may only write', async () => {
     const name = unique('writer')
@@ -118,9 +120,12 @@ describe('a message that cannot be sent', () => {
   })
   test('holds a NUL or no UTF-8 and closes with 1007', async () => {
     for (const message of ['a\0b', new Uint8Array([0x66, 0xff, 0xfe]), new Uint8Array([0xed, 0xa0, 0x80])]) {
-      await using client = await open('w', unique('nul'))
+      await using client = await open('rw', unique('nul'))
       client.send(message)
-      expect(await client.closed).toEqual({ code: 1007, reason: 'Messages are UTF-8 text without NUL' })
+      expect(await client.next().catch(() => client.closed)).toEqual({
+        code: 1007,
+        reason: 'Messages are UTF-8 text without NUL',
+      })
     }
   })
   test('is refused by the database, closes its sender with 1011, takes no other down, and nothing overtakes', async () => {

@@ -38,7 +38,8 @@ test(
   { timeout: 40_000 },
 )
 
-test('a client that answers no ping is dropped after some rounds, and one that answers stays', async () => {
+/** A server in this process, which pings every 100 ms, and the lines of its log. */
+async function startQuick() {
   const config = parse(
     { PGWS_DB_URI: database().uri, PGWS_JWT_SECRET: secret, PGWS_PORT: '0', PGWS_HOST: '127.0.0.1' },
     readFileSync,
@@ -56,6 +57,11 @@ test('a client that answers no ping is dropped after some rounds, and one that a
     pingEvery: 100,
   })
   await server.start()
+  return { server, lines }
+}
+
+test('a client that answers no ping is dropped after some rounds, and one that answers stays', async () => {
+  const { server, lines } = await startQuick()
   const path = `/chat/${await token({ mode: 'r' })}`
   await using _answering = await connect(`ws://127.0.0.1:${server.port}${path}`)
   const other = rawConnection(server.port, path)
@@ -67,9 +73,23 @@ test('a client that answers no ping is dropped after some rounds, and one that a
   const began = Date.now()
   await new Promise((dropped) => silent.once('close', dropped))
   expect(Date.now() - began).toBeGreaterThan(250)
+  // Four rounds: with those of 15 s, the 60 s that are promised.
+  expect(Date.now() - began).toBeLessThan(1000)
   expect(lines.join('\n')).toContain('dropped a client that answers no ping')
   expect(other.destroyed).toBe(false)
   expect(lines.filter((line) => line.includes('answers no ping'))).toHaveLength(1)
   other.destroy()
+  await server.stop()
+})
+
+test('a token that ends after many rounds of pings ends its connection then', async () => {
+  const { server } = await startQuick()
+  const exp = Date.now() / 1000 + 0.8
+  const client = await connect(`ws://127.0.0.1:${server.port}/chat/${await token({ mode: 'r', exp })}`)
+  const staying = await connect(`ws://127.0.0.1:${server.port}/chat/${await token({ mode: 'r', exp: exp + 3600 })}`)
+  const end = await Promise.race([client.closed, Bun.sleep(2000)])
+  expect(end).toEqual({ code: 3001, reason: 'JWT expired' })
+  expect(Date.now() / 1000).toBeGreaterThanOrEqual(exp)
+  await staying.close(1000)
   await server.stop()
 })

@@ -102,6 +102,10 @@ test('a foreign subprotocol is selected, for a browser ends a connection otherwi
     protocols: ['chat.v2', 'chat.v1'],
   })
   expect(client.protocol).toBe('chat.v2')
+  await using beside = await connect(`${program.origin}/chat`, {
+    protocols: [`pgws.token.${await token({ mode: 'r' })}`, 'chat.v1'],
+  })
+  expect(beside.protocol).toBe('chat.v1')
 })
 
 describe('a refusal', () => {

@@ -25,7 +25,7 @@ test("with PostgreSQL's notification queue full, senders wait, nobody is dropped
   }
   expect(await fill().catch(({ code }) => code)).toBe('54000')
   for (let index = 0; index < 400; index++) client.send(String(index))
-  await program.logged(/cannot send to the database .*code=54000/)
+  expect(await Promise.race([program.logged(/cannot send to the database .*code=54000/), client.closed])).toBeString()
   client.send('400')
   await holder.unsafe('commit')
   expect((await client.take(401)).map((text) => Number(payloadOf(text)))).toEqual(

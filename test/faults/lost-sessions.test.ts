@@ -95,6 +95,7 @@ test('a server killed under load leaves nothing that keeps the next one from ser
   const { lost, changed } = await reader.stop()
   expect({ lost, changed }).toEqual({ lost: [], changed: [] })
   const next = await start({ PGWS_DB_URI: server.uri, PGWS_PORT: String(killed.port) })
+  expect(next.port).toBe(killed.port)
   const again = await openReader(`${next.origin}/${access}`, ledger)
   const other = await startWriter(`${next.origin}/${access}`, 'after', ledger)
   await Bun.sleep(50)

@@ -12,7 +12,7 @@ let program: Program
 let channel: string
 let path: string
 beforeAll(async () => {
-  program = await start({ PGWS_DB_URI: database().uri, PGWS_SEND_BUFFER_BYTES: String(BUFFER) })
+  program = await start({ PGWS_DB_URI: database().uri, PGWS_SEND_BUFFER_BYTES: String(BUFFER), PGWS_ADMIN_PORT: '0' })
 })
 beforeEach(async () => {
   channel = unique('readers')
@@ -198,5 +198,13 @@ test('connections by the thousand arrive at once, are served, leave at once, and
     if (round === 0) memory = resident()
   }
   expect(resident() - memory).toBeLessThan(32 * 1024 * 1024)
+  const port = (await program.logged(/admin port port=\d+/)).split('=')[1]
+  const held = async () => {
+    const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+    return text.split('\n').filter((line) => line.startsWith('pgws_connections{'))
+  }
+  const none = ['r', 'w', 'rw'].map((mode) => `pgws_connections{mode="${mode}"} 0`)
+  for (const end = Date.now() + 5000; Date.now() < end && String(await held()) !== String(none); ) await Bun.sleep(20)
+  expect(await held()).toEqual(none)
   await serveAnother()
 }, 60_000)

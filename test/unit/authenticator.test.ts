@@ -1,4 +1,4 @@
-import { expect, test } from 'bun:test'
+import { afterEach, expect, jest, test } from 'bun:test'
 import { exportJWK, generateKeyPair } from 'jose'
 import { createAuthenticator } from '../../lib/access/authenticator.ts'
 import { type Key, readKeys } from '../../lib/access/token.ts'
@@ -7,13 +7,16 @@ import { bytes, token } from '../support/token.ts'
 
 const log = createLog({ write: () => undefined })
 
+afterEach(() => void jest.useRealTimers())
+
 async function pair(kid: string) {
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
   const keys = readKeys(bytes(JSON.stringify({ ...(await exportJWK(publicKey)), kid })))
-  return { keys, token: await token({ kid }, privateKey, { alg: 'ES256', kid }) }
+  const sign = (claims: Record<string, unknown>) => token(claims, privateKey, { alg: 'ES256', kid })
+  return { keys, token: await sign({ kid }), another: await sign({ kid, jti: 'another' }) }
 }
 
-/** A authenticator over a set that a test changes, with a clock that a test turns. */
+/** An authenticator over a set that a test changes, with a clock that a test turns. */
 async function authenticator(first: readonly Key[]) {
   const state = { keys: first, reads: 0, time: 0 }
   const ring = createAuthenticator({
@@ -56,6 +59,35 @@ test('an unknown kid fetches the set again after the cool-down, once for all who
     Array(4).fill('verified'),
   )
   expect(state.reads).toBe(2)
+  ring.stop()
+})
+
+test('the set is fetched again every 10 minutes, and keys once fetched stay in use while the key server is down', async () => {
+  const [one, two] = [await pair('one'), await pair('two')]
+  jest.useFakeTimers()
+  const answers = [one.keys, undefined, two.keys]
+  const ring = createAuthenticator({
+    keys: [],
+    read: async () => answers.shift() ?? Promise.reject(new Error('down')),
+    log,
+  })
+  expect(await outcome(ring.verify(one.token))).toBe('verified')
+  jest.advanceTimersByTime(600_000)
+  expect(answers).toHaveLength(1)
+  for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+  expect(await outcome(ring.verify(one.another))).toBe('verified')
+  // After a failure the next try comes sooner.
+  jest.advanceTimersByTime(1000)
+  for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+  expect(await outcome(ring.verify(two.token))).toBe('verified')
+  ring.stop()
+})
+
+test('before the first set has come, no token is refused for want of its key', async () => {
+  const one = await pair('one')
+  const ring = createAuthenticator({ keys: [], read: () => Promise.reject(new Error('down')), log })
+  expect(await outcome(ring.verify(one.token))).toBe('KEYS_UNAVAILABLE')
+  expect(await outcome(ring.verify(one.token))).toBe('KEYS_UNAVAILABLE')
   ring.stop()
 })
 
@@ -104,7 +136,16 @@ test('a token that was verified makes no other pass', async () => {
 
 test('more tokens than are remembered all verify, each with its own claims', async () => {
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
-  const ring = createAuthenticator({ keys: readKeys(bytes(JSON.stringify(await exportJWK(publicKey)))), read: undefined, log })
+  let reads = 0
+  const policy = {
+    channelsClaim: 'channels',
+    get modeClaim() {
+      reads++
+      return 'mode'
+    },
+  }
+  const keys = readKeys(bytes(JSON.stringify(await exportJWK(publicKey))))
+  const ring = createAuthenticator({ keys, read: undefined, policy, log })
   const tokens = await Promise.all(
     Array.from({ length: 600 }, (_, sub) => token({ sub: String(sub) }, privateKey, { alg: 'ES256' })),
   )
@@ -113,5 +154,8 @@ test('more tokens than are remembered all verify, each with its own claims', asy
       expect([round, await ring.verify(text)]).toMatchObject([round, { claims: JSON.stringify({ sub: String(sub) }) }])
     }
   }
+  // The latest is remembered, and the first was read again: it had been forgotten.
+  await ring.verify(tokens.at(-1) ?? '')
+  expect(reads).toBe(1200)
   ring.stop()
 })

@@ -119,6 +119,7 @@ describe('TLS', () => {
 describe('a fault', () => {
   test.each([
     ['postgres://h?sslcrl=x', 'sslcrl'],
+    ['postgres://h?constructor=x', 'constructor'],
     ['postgres://h?gssencmode=require', 'gssencmode=require'],
     ['postgres://h?channel_binding=require', 'channel_binding=require'],
     ['service=mine', 'service=mine'],

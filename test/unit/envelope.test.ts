@@ -33,6 +33,12 @@ describe('an envelope', () => {
     const text = notificationOf(wrap('{"message_delivered_at":7,"a":1,"message_delivered_at":{"b":2}}', ''), STAMP)
     expect(text).toStartWith('{"claims":{"a":1,"message_delivered_at":1800000000.000042}')
   })
+  test('has only the claims that are to be forwarded, and its stamp', () => {
+    expect(envelopeHead('{"mode":"rw","sub":"ada","email":"private"}', ['sub', 'message_delivered_at'])).toBe(
+      '{"claims":{"sub":"ada","message_delivered_at":',
+    )
+    expect(envelopeHead('{"sub":"ada"}', [])).toBe('{"claims":{"message_delivered_at":')
+  })
   test('counts its bytes', () => {
     for (const [claims, text, channel] of [
       ['{}', '', 'c'],

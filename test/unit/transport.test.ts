@@ -1,0 +1,33 @@
+import { expect, test } from 'bun:test'
+import { parseConninfo } from '../../lib/database/conninfo.ts'
+import { openSocket } from '../../lib/database/transport.ts'
+
+/** Asks a server for TLS which answers as it is told. @returns whether the socket is used all the same, or what is wrong. */
+async function ask(answer: string, sslmode: string): Promise<string> {
+  const server = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: (socket) => void socket.write(answer) } })
+  const none = (): never => {
+    throw new Error('no file')
+  }
+  const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d?sslmode=${sslmode}&connect_timeout=1`, {}, none, 'me')
+  const [host] = conninfo.hosts
+  if (!host) throw new Error('no host')
+  const outcome = await openSocket(conninfo, host, true).then(
+    (socket) => {
+      socket.destroy()
+      return 'used as it is'
+    },
+    (error: Error) => error.message,
+  )
+  server.stop(true)
+  return outcome
+}
+
+test('a server without TLS is spoken to as it is with sslmode=prefer alone', async () => {
+  expect(await ask('N', 'prefer')).toBe('used as it is')
+  expect(await ask('N', 'require')).toBe('has no TLS, but sslmode=require wants it')
+})
+
+test('text that comes before TLS was set up is taken for nobody', async () => {
+  for (const answer of ['Sinjected', 'Ninjected'])
+    for (const mode of ['prefer', 'require']) expect(await ask(answer, mode)).toBe('sent text before TLS was set up')
+})

@@ -1,0 +1,157 @@
+/** Owns the breaks of the broker: LISTEN and its proof, NOTIFY's queue and its batches. */
+import type { Mutant } from './mutant.ts'
+
+const notifier = { file: 'lib/broker/postgres/notifier.ts', test: 'test/contract/healing.test.ts' }
+const pipeline = { file: 'lib/broker/postgres/pipeline.ts', test: 'test/faults/copies.test.ts' }
+const listener = { file: 'lib/broker/postgres/listener.ts', test: 'test/contract/healing.test.ts' }
+const proof = { file: 'lib/broker/postgres/round-trip.ts', test: 'test/contract/healing.test.ts' }
+
+export const broker: readonly Mutant[] = [
+  {
+    ...pipeline,
+    find: 'answerTo(batch, after',
+    replace: 'answerTo({ ...batch, notifications: stamped(batch.messages) }, after',
+    promise: 'Copies of a message are identical, message_delivered_at included',
+  },
+  {
+    ...pipeline,
+    find: 'flights.splice(0).slice(1).reverse()',
+    replace: 'flights.splice(0).slice(1)',
+    promise: 'Batches that are sent again keep their order',
+  },
+  {
+    ...pipeline,
+    find: 'else if (isPassing) begun.push(batch)',
+    replace: 'else if (isPassing) begun.slice()',
+    promise: 'A batch whose answer was lost is sent again',
+  },
+  {
+    ...pipeline,
+    find: "where $3 = '' or (select current_setting('pgws.batch', true)) = $3",
+    replace: 'where $3 = $3',
+    promise: 'Nothing overtakes a batch that the database refused',
+    test: 'test/contract/messages.test.ts',
+    title: 'is refused by the database',
+  },
+  {
+    ...pipeline,
+    find: 'messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)',
+    replace: 'messages.length > 1 && fault.code === QUEUE_FULL',
+    promise: 'One message that the database refuses takes no other down',
+    test: 'test/contract/messages.test.ts',
+    title: 'is refused by the database',
+    hangs: true,
+  },
+  {
+    ...pipeline,
+    find: '53|54|55',
+    replace: '53|55',
+    promise: "With PostgreSQL's notification queue full, senders wait",
+    test: 'test/faults/full-queue.test.ts',
+  },
+  {
+    ...notifier,
+    find: 'isHeld = false\n      wake()',
+    replace: 'isHeld = false\n      queue = []\n      wake()',
+    promise: 'What was accepted while the database was away arrives on return',
+    title: 'what is sent while LISTEN alone is away',
+  },
+  {
+    ...notifier,
+    find: 'isHeld = true',
+    replace: 'isHeld = false',
+    promise: 'What is sent while LISTEN is away does not pass its readers by',
+    title: 'what is sent while LISTEN alone is away',
+  },
+  {
+    ...notifier,
+    find: 'QUEUE_BYTES = 64 * 1024 * 1024',
+    replace: 'QUEUE_BYTES = 192 * 1024 * 1024',
+    promise: 'With the buffer full, memory stays bounded: below 192 MiB more than before',
+    test: 'test/faults/full-buffer.test.ts',
+  },
+  {
+    ...notifier,
+    find: 'return left\n',
+    replace: 'return 0\n',
+    promise: 'The exit code and the log tell what was left when the server stopped',
+    test: 'test/contract/drain.test.ts',
+    title: 'while the database is away',
+  },
+  {
+    ...listener,
+    find: 'options.checkInterval / 2',
+    replace: 'options.checkInterval * 2',
+    promise: 'A half-open connection is found within the interval',
+    title: 'a half-open connection is found',
+  },
+  {
+    file: 'lib/database/connection.ts',
+    find: 'every < conninfo.connectTimeout ? withScouts(attempt, every, notified) : ',
+    replace: '',
+    promise: 'A way that is free again is found within the interval, however long it was silent',
+    test: 'test/contract/healing.test.ts',
+    title: 'a way that was silent for long',
+  },
+  {
+    ...listener,
+    find: 'const names = [channel, ...others]',
+    replace: 'const names = [channel]',
+    promise: 'Database channels are restored with the session',
+    test: 'test/contract/channels.test.ts',
+    title: 'is restored with all others',
+  },
+  {
+    ...listener,
+    find: '2 ** (attempt - 1)',
+    replace: '2 ** attempt',
+    promise: 'Attempts at the start wait 1 s, 2 s, 4 s',
+    title: 'with waits that double',
+  },
+  {
+    ...listener,
+    find: 'missedSince = lastArrival\n',
+    replace: 'missedSince = Date.now()\n',
+    promise: 'A reader that was told, was told of all that it missed',
+    test: 'test/contract/events.test.ts',
+    title: 'what a client may have missed begins',
+  },
+  {
+    ...listener,
+    find: "log.error('listener lost', { cause })\n    if (!options.lost(cause)) return enter('stopped')",
+    replace: "log.error('listener lost', { cause })",
+    promise: 'Without an interval, a lost listener ends the server with exit 1',
+    title: 'a lost listener ends the server',
+  },
+  {
+    ...proof,
+    find: 'fault: judge(',
+    replace: 'fault: String(',
+    promise: 'A pooler in transaction mode is recognised and named',
+    test: 'test/system/pgbouncer.test.ts',
+    title: 'is recognised and named',
+  },
+  {
+    file: 'lib/waiting.ts',
+    find: 'Math.min(FIRST * 2 ** (attempts - 1), LONGEST)',
+    replace: '15_000',
+    promise: 'After a failover to a replica, clients are served within 5 s of its promotion',
+    test: 'test/faults/failover.test.ts',
+  },
+  {
+    ...listener,
+    find: "if (is('stopped')) return\n        enter('waiting')",
+    replace: "if (is('stopped') || String(error).includes('ENOTFOUND')) return\n        enter('waiting')",
+    promise: "When the database's name stops resolving, clients are served once it resolves again",
+    test: 'test/system/dns.test.ts',
+    hangs: true,
+  },
+  {
+    ...listener,
+    find: 'tellMissed()\n        options.notified(name, notification)',
+    replace: 'options.notified(name, notification)',
+    promise: 'A reader is told of a gap ahead of the first message behind it',
+    test: 'test/faults/lost-sessions.test.ts',
+    title: 'sessions killed 20 times',
+  },
+]

@@ -1,0 +1,52 @@
+/** Owns the breaks of the way to PostgreSQL. */
+import type { Mutant } from './mutant.ts'
+
+const transport = { file: 'lib/database/transport.ts', test: 'test/unit/transport.test.ts' }
+const connection = { file: 'lib/database/connection.ts', test: 'test/contract/database.test.ts' }
+
+export const database: readonly Mutant[] = [
+  {
+    ...transport,
+    find: 'if (answer.length !== 1)',
+    replace: 'if (answer.length === 0)',
+    promise: 'Text that was slipped in before TLS is taken for nobody (CVE-2021-23222)',
+    title: 'text that comes before TLS',
+  },
+  {
+    ...transport,
+    find: "if (mode === 'prefer') return socket",
+    replace: 'return socket',
+    promise: 'sslmode=require never speaks to a server without TLS',
+    title: 'a server without TLS',
+  },
+  {
+    ...transport,
+    find: "rejectUnauthorized: mode.startsWith('verify')",
+    replace: 'rejectUnauthorized: false',
+    promise: 'sslmode=verify-ca checks the chain',
+    test: 'test/contract/database.test.ts',
+    title: 'verify-ca and verify-full check',
+  },
+  {
+    ...transport,
+    find: "...(mode === 'verify-full' ? {} : {",
+    replace: "...(mode === 'disable' ? {} : {",
+    promise: 'sslmode=verify-full checks the name',
+    test: 'test/contract/database.test.ts',
+    title: 'verify-ca and verify-full check',
+  },
+  {
+    ...connection,
+    find: "if (target === 'standby' && !isReplica) return 'a primary'",
+    replace: '',
+    promise: 'target_session_attrs chooses servers as libpq does',
+    title: 'are chosen by target_session_attrs',
+  },
+  {
+    ...connection,
+    find: "tls.mode === 'prefer') return [true, false]",
+    replace: "tls.mode === 'prefer') return [false, true]",
+    promise: 'sslmode=prefer encrypts where TLS is to be had',
+    title: 'defaults to prefer',
+  },
+]

@@ -1,0 +1,183 @@
+/** Owns the breaks of how clients come in: upgrades, refusals, static files, the admin port, addresses. */
+import type { Mutant } from './mutant.ts'
+
+const upgrade = { file: 'lib/doors/upgrade.ts', test: 'test/contract/upgrade.test.ts' }
+const limits = { file: 'lib/doors/upgrade.ts', test: 'test/contract/limits.test.ts' }
+const files = { file: 'lib/doors/static.ts', test: 'test/contract/static.test.ts' }
+const refusal = { file: 'lib/refusal.ts', test: 'test/contract/upgrade.test.ts' }
+const address = { file: 'lib/runtime/address.ts', test: 'test/unit/address.test.ts' }
+
+export const doors: readonly Mutant[] = [
+  {
+    ...limits,
+    find: '!allowedOrigins.includes(origin)',
+    replace: '!allowedOrigins.some((allowed) => origin.startsWith(allowed))',
+    promise: 'A page on another origin opens no socket where PGWS_ALLOWED_ORIGINS is set',
+    title: 'PGWS_ALLOWED_ORIGINS refuses',
+  },
+  {
+    ...limits,
+    find: "reject('ORIGIN_NOT_ALLOWED')",
+    replace: 'undefined ?? upgraded',
+    promise: 'A page on another origin sees its connection refused',
+    title: 'PGWS_ALLOWED_ORIGINS refuses',
+  },
+  {
+    ...limits,
+    find: 'sessions.count >= options.maxConnections',
+    replace: 'sessions.count > options.maxConnections',
+    promise: 'Above PGWS_MAX_CONNECTIONS upgrades get 503',
+    title: 'PGWS_MAX_CONNECTIONS refuses',
+  },
+  {
+    ...limits,
+    find: 'sessions.discard(session)',
+    replace: '',
+    promise: 'A handshake that fails leaves nothing behind',
+    title: 'PGWS_MAX_CONNECTIONS refuses',
+  },
+  {
+    ...upgrade,
+    file: 'lib/server.ts',
+    find: "hasListened ? undefined : 'NOT_READY'",
+    replace: 'undefined',
+    promise: 'Until the first LISTEN stands, upgrades get 503',
+    title: 'until the first LISTEN stands',
+  },
+  {
+    ...upgrade,
+    find: "if (token === undefined) return reject('TOKEN_MISSING')",
+    replace: "if (token === undefined) return reject('TOKEN_MISSING')\n    log.debug('asked', { token })",
+    promise: 'No token is in a log line, at any level',
+    test: 'test/contract/logs.test.ts',
+    title: 'writes lines of that level',
+  },
+  {
+    ...upgrade,
+    find: 'offer.token ?? bearer',
+    replace: 'bearer ?? offer.token',
+    promise: 'A token of a subprotocol wins over the header',
+    title: 'in the path wins',
+  },
+  {
+    ...upgrade,
+    find: 'second === undefined && TOKEN.test(first)',
+    replace: 'second === undefined && otherToken === undefined',
+    promise: 'A token in the path wins over those from elsewhere',
+    title: 'in the path wins',
+  },
+  {
+    ...upgrade,
+    find: "names.includes('pgws') ? 'pgws' : names[0]",
+    replace: 'names[0]',
+    promise: 'pgws is selected in whatever order it is offered',
+    title: 'is not echoed in whatever order',
+  },
+  {
+    ...upgrade,
+    find: ' && !name.startsWith(TOKEN_PROTOCOL))',
+    replace: ')',
+    promise: 'A token that comes as a subprotocol is never echoed',
+    title: 'as the only subprotocol',
+  },
+  {
+    ...upgrade,
+    find: "'Sec-WebSocket-Protocol': protocol }",
+    replace: "'X-Protocol': protocol }",
+    promise: 'A foreign subprotocol is selected, for a browser ends a connection otherwise',
+    title: 'a foreign subprotocol',
+  },
+  {
+    file: 'lib/doors/routes.ts',
+    find: 'answered instanceof Promise ? answered.catch(failed) : answered',
+    replace: 'answered',
+    promise: 'A fault in an upgrade is an internal error that says nothing',
+    test: 'test/unit/routes.test.ts',
+    title: 'that waits is one',
+  },
+  {
+    ...refusal,
+    find: "TOKEN_EXPIRED: { status: 401, reason: 'Token expired' }",
+    replace: "TOKEN_EXPIRED: { status: 403, reason: 'Token is expired' }",
+    promise: 'A refusal says why, with its status and the reason of old',
+    title: 'says so, with its status',
+  },
+  {
+    ...refusal,
+    find: "headers.set('Retry-After', '1')",
+    replace: "headers.delete('Retry-After')",
+    promise: 'A 503 says when to come again',
+    title: 'until the first LISTEN stands',
+  },
+  {
+    ...refusal,
+    find: 'EXPIRED: { code: 3001,',
+    replace: 'EXPIRED: { code: 3002,',
+    promise: 'A connection whose token expires is closed with 3001',
+    title: 'closes a live connection with 3001',
+  },
+  {
+    ...files,
+    find: "segment.startsWith('.')",
+    replace: "segment === '..'",
+    promise: 'No file whose name starts with a dot is served',
+    title: 'is 403',
+  },
+  {
+    ...files,
+    find: 'inside.endsWith(sep) ? inside : inside + sep',
+    replace: 'inside',
+    promise: 'No link leads out of the root, not even to a folder beside it of the same beginning',
+    title: 'is 403',
+  },
+  {
+    ...files,
+    find: '/[/\\\\\\0]/',
+    replace: '/[\\0]/',
+    promise: 'No encoded slash makes a path of a segment',
+    title: 'is not found',
+  },
+  {
+    ...files,
+    find: 'if (noneMatch !== null) return names(noneMatch) ? 304 : undefined',
+    replace: 'if (noneMatch !== null && names(noneMatch)) return 304',
+    promise: 'If-None-Match goes before If-Modified-Since',
+    title: 'that it has changed answers the file',
+  },
+  {
+    ...files,
+    find: 'Math.min(Number(last), size - 1)',
+    replace: 'Number(last)',
+    promise: 'A range ends where the file ends',
+    title: 'is that part',
+  },
+  {
+    file: 'lib/doors/admin.ts',
+    find: 'isReady() ?',
+    replace: 'isReady() || true ?',
+    promise: '/ready says 503 while notifications do not come back',
+    test: 'test/contract/admin.test.ts',
+    title: '/ready says 200 only while',
+  },
+  {
+    ...address,
+    find: "'*4': ['0.0.0.0', '::']",
+    replace: "'*4': ['0.0.0.0']",
+    promise: '*4 binds IPv6 where there is no IPv4',
+    title: 'on a machine with',
+  },
+  {
+    ...address,
+    find: "host === '!6'",
+    replace: "host === '*6'",
+    promise: '!6 takes IPv6 only, and *6 IPv4 on the same socket',
+    title: '!6 takes no IPv4',
+  },
+  {
+    ...address,
+    find: "error.code === 'EADDRINUSE'",
+    replace: "error.code === ''",
+    promise: 'A port that is taken ends the program, which says so',
+    title: 'a port that is taken',
+  },
+]

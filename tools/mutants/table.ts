@@ -1,0 +1,21 @@
+/** Owns the list of all breaks. */
+import { access } from './access.ts'
+import { broker } from './broker.ts'
+import { channels } from './channels.ts'
+import { configuration } from './config.ts'
+import { database } from './database.ts'
+import { doors } from './doors.ts'
+import type { Mutant } from './mutant.ts'
+import { program } from './program.ts'
+import { sessions } from './sessions.ts'
+
+export const mutants: readonly Mutant[] = [
+  ...access,
+  ...broker,
+  ...channels,
+  ...configuration,
+  ...database,
+  ...doors,
+  ...program,
+  ...sessions,
+]
