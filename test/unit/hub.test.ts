@@ -10,7 +10,7 @@ function hub() {
     isDirect: (channel) => channel.startsWith('d'),
     listen: (channel) => {
       asked.push(`listen ${channel}`)
-      return new Promise((resolve) => stands.set(channel, resolve))
+      return new Promise((resolve) => stands.set(channel, () => resolve(undefined)))
     },
     unlisten: (channel) => asked.push(`unlisten ${channel}`),
   })

@@ -21,6 +21,8 @@ function open(given: Partial<Grant>, hasRoom = true) {
       probe: () => Promise.resolve(),
       hold: () => undefined,
       release: () => undefined,
+      backend: undefined,
+      answeredAt: 0,
       reconnect: () => undefined,
       drained: () => Promise.resolve(),
       stop: () => 0,

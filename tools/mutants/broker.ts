@@ -95,8 +95,8 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...listener,
-    find: 'const names = [channel, ...others]',
-    replace: 'const names = [channel]',
+    find: 'const names = [...others]',
+    replace: 'const names: string[] = []',
     promise: 'Database channels are restored with the session',
     test: 'test/contract/channels.test.ts',
     title: 'is restored with all others',
@@ -148,7 +148,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...listener,
-    find: 'tellMissed()\n        options.notified(name, notification)',
+    find: 'tellMissed()\n    options.notified(name, notification)',
     replace: 'options.notified(name, notification)',
     promise: 'A reader is told of a gap ahead of the first message behind it',
     test: 'test/faults/lost-sessions.test.ts',

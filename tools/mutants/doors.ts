@@ -31,8 +31,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...limits,
-    find: 'sessions.discard(session)',
-    replace: '',
+    find: 'sessions.discard(session)\n    return reject(closed',
+    replace: 'return reject(closed',
     promise: 'A handshake that fails leaves nothing behind',
     title: 'PGWS_MAX_CONNECTIONS refuses',
   },

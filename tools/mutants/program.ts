@@ -98,8 +98,8 @@ export const program: readonly Mutant[] = [
   },
   {
     file: 'lib/doors/upgrade.ts',
-    find: 'return ready === undefined ? ',
-    replace: 'return ready !== null ? ',
+    find: 'if (ready === undefined) return',
+    replace: 'if (ready !== null) return',
     promise: 'What is notified after a client has seen its socket open reaches it',
     test: 'test/contract/channels.test.ts',
     title: 'what is notified after a client has seen',
