@@ -80,8 +80,10 @@ test.each(cuts)(
   async (side, _, direction) => {
     await using line = await startLine()
     await using _strangers = startStrangers()
-    const { client, proxy } = line
+    const { client, program, proxy } = line
     for (const link of proxy.links(side)) link.swallow(direction)
+    // What the database takes while nobody listens is told as missed, and does not come.
+    if (side === 'listening' && direction !== 'up') await program.logged(/listener lost/)
     for (const text of ['one', 'two', 'three']) client.send(text)
     await arrives(client, ['one', 'two', 'three'])
   },
@@ -108,8 +110,9 @@ test.each([
   ['sends', 'sending'],
 ] as const)('messages arrive in order though the process of PostgreSQL that %s is stopped for two intervals', async (_, side) => {
   await using line = await startLine()
-  const { client } = line
+  const { client, program } = line
   const goOn = await stopBackends(server, side)
+  if (side === 'listening') await program.logged(/listener lost/)
   for (const text of ['one', 'two', 'three']) client.send(text)
   await Bun.sleep(2000)
   goOn()

@@ -40,9 +40,9 @@ export interface Notifier {
 const QUEUE_BYTES = 64 * 1024 * 1024
 const MESSAGE_BYTES = 200
 
-/** The row names the same process, and not another that has got its number. */
+/** The row names the same process, and not another that has got its number. Given as text, the time keeps its microseconds. */
 const END_BACKEND =
-  'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::timestamptz'
+  'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::text::timestamptz'
 
 interface Message extends Envelope {
   /** By the clock that never goes back, in milliseconds. */

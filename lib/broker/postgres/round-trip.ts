@@ -46,7 +46,7 @@ const LOOK = `select pg_is_in_recovery() as replica, pg_notification_queue_usage
 
 /** What the process of the sending session is doing; no row when it has ended. */
 const LOOK_AT_SENDER = `select state, wait_event_type as kind, wait_event as event from pg_stat_activity
-  where pid = $1::int and backend_start = $2::timestamptz`
+  where pid = $1::int and backend_start = $2::text::timestamptz`
 
 export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
   const channel = `${CHECK_PREFIX}${crypto.randomUUID()}`
@@ -93,6 +93,8 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
       if (hasEnded || seen.probe === 'failed' || !(wasPaused || progressAt > from)) break
     }
     if (seen.probe === 'waiting') await judgeSender(seen.answer ? session : undefined, deadline)
+    // It may have gone to another server or database: where a connection string leads can change under a session.
+    if (seen.probe === 'taken' && seen.answer?.listens) notifier.reconnect()
     return { isBack: false, fault: judge(seen, performance.now() - started) }
   }
 
