@@ -76,6 +76,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     const { headers, url } = request
     const closed = admission()
     if (closed) return reject(closed)
+    if (!isHandshake(headers)) return reject('HANDSHAKE_MALFORMED')
     const origin = headers.get('Origin')
     if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject('ORIGIN_NOT_ALLOWED')
     const protocols = headers.get('Sec-WebSocket-Protocol')
@@ -91,6 +92,13 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     return permit instanceof Promise ? permit.then((verified) => admit(attempt, verified)) : admit(attempt, permit)
   }
 }
+
+/**
+ * What RFC 6455 section 4.2.1 asks of a request beyond what the runtime looks at. No host is how HTTP/1.0 shows, whose requests need
+ * none; one that names its host cannot be told from a later one on Bun.
+ */
+const isHandshake = (headers: Headers): boolean =>
+  headers.has('Host') && /(^|,)[ \t]*upgrade[ \t]*(,|$)/i.test(headers.get('Connection') ?? '')
 
 /** The path as it stands in the URL, for a channel's name is compared with its segment before that is decoded. */
 export function readPath(url: string): string {

@@ -109,8 +109,11 @@ const KEY = /^[+/0-9A-Za-z]{22}==$/
 /** RFC 6455 section 4.4. */
 const VERSION = '13'
 
-const isHandshake = ({ method, headers }: IncomingMessage): boolean =>
-  method === 'GET' && KEY.test(headers['sec-websocket-key'] ?? '') && headers['sec-websocket-version'] === VERSION
+const isHandshake = ({ method, headers, httpVersion }: IncomingMessage): boolean =>
+  method === 'GET' &&
+  httpVersion !== '1.0' &&
+  KEY.test(headers['sec-websocket-key'] ?? '') &&
+  headers['sec-websocket-version'] === VERSION
 
 async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<RunningServer> {
   const topics = new Map<string, Set<Socket<D>>>()
