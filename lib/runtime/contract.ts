@@ -77,9 +77,17 @@ export type ServeHttp = (
 /** The bytes of a file from `start` to `end`, both included, as a response's body whose length the runtime knows. */
 export type FileBody = (path: string, start: number, end: number) => BodyInit
 
+/**
+ * Writes to standard error, and holds up nothing while nobody reads it. One write at a time.
+ *
+ * @returns how many of the bytes were taken, once there was room. Rejected when none can be.
+ */
+export type WriteError = (bytes: Uint8Array) => Promise<number>
+
 /** What the program takes from its runtime. */
 export interface Runtime {
   readonly serve: Serve
   readonly serveHttp: ServeHttp
   readonly fileBody: FileBody
+  readonly writeError: WriteError
 }

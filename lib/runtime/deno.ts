@@ -18,6 +18,9 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import { bindFirst } from './address.ts'
 import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Socket, Upgrade } from './contract.ts'
 
+/** The part of Deno that Node.js has no match for. */
+declare const Deno: { readonly stderr: { write(bytes: Uint8Array): Promise<number> } }
+
 interface Bound {
   readonly server: Server
   readonly port: number
@@ -237,5 +240,7 @@ export const runtime: Runtime = {
       },
     }
   },
+  // All that Deno has of Node.js waits for who reads.
+  writeError: (bytes) => Deno.stderr.write(bytes),
   fileBody: (path, start, end) => Readable.toWeb(createReadStream(path, { start, end })) as unknown as ReadableStream,
 }

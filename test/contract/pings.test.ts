@@ -49,7 +49,7 @@ test('a client that answers no ping is dropped after some rounds, and one that a
   const server = await createServer({
     config,
     runtime,
-    usage: () => ({ residentBytes: 0, cpuSeconds: 0, startedAt: 0 }),
+    usage: () => ({ residentBytes: 0, cpuSeconds: 0, startedAt: 0, droppedLogLines: 0 }),
     log: createLog({ write: (line) => lines.push(line) }),
     version: '0',
     lost: () => undefined,
