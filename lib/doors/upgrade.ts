@@ -7,6 +7,7 @@ import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals } from '../refusal.ts'
 import type { Handlers, Upgrade } from '../runtime/contract.ts'
+import { createRefusalLog } from './refusal-log.ts'
 
 export interface UpgradesOptions {
   readonly authenticator: Authenticator
@@ -42,6 +43,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
+  const logRefusal = createRefusalLog(log)
 
   function admit(attempt: Attempt, permit: Permit | Refusal): Response | Promise<Response> {
     if (isRefusal(permit)) return reject(permit.refused)
@@ -64,7 +66,8 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
 
   function reject(code: RefusalCode): Response {
     metrics.refused.add(code.toLowerCase())
-    log.info('upgrade refused', { status: refusals[code].status, reason: refusals[code].reason })
+    const { status, reason } = refusals[code]
+    logRefusal({ status, reason })
     return refusalAnswer(code, product)
   }
 
