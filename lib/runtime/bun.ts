@@ -62,6 +62,7 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
     websocket: {
       open: handlers.open,
       message: handlers.message,
+      ping: handlers.ping,
       pong: handlers.pong,
       close: (socket, code, reason) => handlers.close(socket, wireCode(code, reason), reason),
       // With a limit, publish() skips a socket above it without a word, and goes on once it is below: a gap. The program drops it first.

@@ -31,6 +31,8 @@ export interface Handlers<D> {
   readonly open: (socket: Socket<D>) => void
   /** Text as it was sent, or a binary message's bytes. */
   readonly message: (socket: Socket<D>, message: string | Uint8Array) => void
+  /** A ping of the client, which the runtime answers. */
+  readonly ping: (socket: Socket<D>) => void
   readonly pong: (socket: Socket<D>) => void
   /** The code is that of the close frame, sent or received; 1006 without one. */
   readonly close: (socket: Socket<D>, code: number, reason: string) => void

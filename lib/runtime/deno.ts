@@ -155,6 +155,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       fault = faultCodes[code] ?? (code.startsWith('WS_ERR') ? 1002 : undefined)
     })
     socket.on('message', (message: Buffer, isBinary) => handlers.message(wrapped, isBinary ? message : message.toString()))
+    socket.on('ping', () => handlers.ping(wrapped))
     socket.on('pong', () => handlers.pong(wrapped))
     socket.on('close', (code, reason) => {
       for (const topic of subscribed) {
