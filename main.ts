@@ -10,6 +10,7 @@ import { help } from './lib/config/help.ts'
 import { variables } from './lib/config/variables.ts'
 import { check } from './lib/doctor.ts'
 import { createLog } from './lib/log.ts'
+import { createLogOutput } from './lib/log-output.ts'
 import { createServer } from './lib/server.ts'
 import about from './package.json' with { type: 'json' }
 
@@ -19,6 +20,9 @@ function fail(...lines: readonly string[]): never {
   console.error(`postgres-websockets: ${lines.join('\n  ')}`)
   process.exit(1)
 }
+
+/** Milliseconds that the last lines of the log get to be read. */
+const LOG_PATIENCE = 1000
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
@@ -107,13 +111,25 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     level: config.logLevel,
     format: config.logFormat,
     time: () => (isTimed ? new Date().toISOString() : undefined),
-    write: (line) => console.error(line),
+    write: (line) => output.write(line),
+  })
+  const output = createLogOutput({
+    put: runtime.writeError,
+    told: (lines) => log.warning('log lines dropped, for nobody read them', { lines }),
   })
   const stop = async (code: 0 | 1): Promise<void> => {
     const lost = await server.stop()
+    await output.flushed(LOG_PATIENCE)
     process.exit(lost > 0 ? 1 : code)
   }
-  const server = await createServer({ config, runtime, log, version, usage, lost: () => void stop(1) })
+  const server = await createServer({
+    config,
+    runtime,
+    log,
+    version,
+    usage: () => ({ ...usage(), droppedLogLines: output.dropped }),
+    lost: () => void stop(1),
+  })
   let signals = 0
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {

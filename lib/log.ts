@@ -35,11 +35,19 @@ function asText(time: string | undefined, level: Level, event: string, fields: F
 }
 
 function asJson(time: string | undefined, level: Level, event: string, fields: Fields): string {
-  return JSON.stringify({ ...(time === undefined ? {} : { time }), level, event, ...fields })
+  return json({ ...(time === undefined ? {} : { time }), level, event, ...fields })
 }
 
-/** A value as one word: text with spaces, quotes or control characters stands as a JSON string. */
+/** A value as one word: text with spaces, quotes or what cannot be seen stands as a JSON string. */
 function quoted(value: string | number | boolean): string {
   const text = String(value)
-  return /^[^\s"=\p{C}]+$/u.test(text) ? text : JSON.stringify(text)
+  return /^[^\s"=\p{C}]+$/u.test(text) ? text : json(text)
 }
+
+/** JSON leaves raw what a terminal obeys, what breaks a line and what turns one around: the strings it stands in show them escaped. */
+const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]/gu
+
+const json = (value: string | object): string =>
+  JSON.stringify(value).replace(UNSEEN, (found) =>
+    Array.from({ length: found.length }, (_, index) => `\\u${found.charCodeAt(index).toString(16).padStart(4, '0')}`).join(''),
+  )

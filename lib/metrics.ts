@@ -100,6 +100,7 @@ export function createMetrics() {
     slowReaders: counter('pgws_slow_readers_disconnected_total', 'Connections dropped because too much waited for them.'),
     received: counter('pgws_messages_received_total', 'Messages received from clients.'),
     receivedBytes: counter('pgws_message_bytes_received_total', 'Bytes of messages received from clients.'),
+    ignored: counter('pgws_messages_ignored_total', 'Messages of clients whose token does not let them write.'),
     notifications: counter('pgws_notifications_received_total', 'Notifications received from the database.'),
     delivered: counter('pgws_messages_delivered_total', 'Messages handed to the sockets of readers.'),
     deliveredBytes: counter('pgws_message_bytes_delivered_total', 'Bytes of messages handed to the sockets of readers.'),

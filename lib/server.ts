@@ -35,8 +35,8 @@ export interface ServerOptions {
   readonly runtime: Runtime
   readonly log: Log
   readonly version: string
-  /** What the process uses: bytes of memory, seconds of CPU time, and its start in seconds of UNIX time. */
-  readonly usage: () => { readonly residentBytes: number; readonly cpuSeconds: number; readonly startedAt: number }
+  /** What the process uses: bytes of memory, seconds of CPU time, its start in seconds of UNIX time, log lines that found no reader. */
+  readonly usage: () => Readonly<Record<'residentBytes' | 'cpuSeconds' | 'startedAt' | 'droppedLogLines', number>>
   /** The listener is lost and is not to be healed: the process is to stop. */
   readonly lost: () => void
   readonly pingEvery?: number
@@ -186,6 +186,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')
   gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', () => usage().residentBytes)
   gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
+  gauge(
+    'pgws_log_lines_dropped_total',
+    'Log lines dropped because nobody read them.',
+    () => usage().droppedLogLines,
+    undefined,
+    'counter',
+  )
   gauge('process_start_time_seconds', 'Start of the process in seconds of UNIX time.', () => usage().startedAt)
 
   /** Accepted messages go first, then the clients, who may be sending all the while, then what they sent last. */

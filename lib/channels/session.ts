@@ -9,26 +9,24 @@ import type { Handlers, Socket } from '../runtime/contract.ts'
 import { envelope, envelopeFrames, type Frame, NOTIFICATION_BYTES } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
+import { type Clock, createLiveness, type Lively } from './liveness.ts'
+import { createRateLimit, type Rate } from './rate.ts'
 
 /** What the program keeps with a client's socket. */
-export interface Session {
+export interface Session extends Lively, Rate {
   readonly grant: Grant
   /** Whether it is told what it may have missed. */
   readonly isTold: boolean
   /** The parts of this client's envelopes around a message, one a channel; made with its first message, for most only read. */
   frames: readonly Frame[] | undefined
-  /** UNIX time in milliseconds. */
+  /** Milliseconds of the monotonic clock. */
   openedAt: number
-  /** Rounds of pings since the client was last heard. */
-  silentRounds: number
-  expiry: ReturnType<typeof setTimeout> | undefined
   /** Why the server closed it. */
   closure: ClosureCode | undefined
   /** Closes it when the database refuses one of its messages; made with the first. */
   refused: (() => void) | undefined
-  /** The second in which its messages are counted, in milliseconds, and their number. */
-  second: number
-  messages: number
+  /** Whether it was said that it sends and may not. */
+  isIgnored: boolean
 }
 
 export interface Sessions extends Omit<Handlers<Session>, 'request'> {
@@ -66,14 +64,13 @@ export interface SessionsOptions {
   readonly forwardClaims: readonly string[] | undefined
   readonly maxMessagesPerSecond: number
   readonly sendBufferBytes: number
-  /** Milliseconds between two rounds of pings; a client that answers none of `SILENT_ROUNDS` is gone. Default 15,000. */
+  /** Milliseconds between two rounds of pings. Default 15,000. */
   readonly pingEvery?: number
 }
 
 const PING_EVERY = 15_000
 
-/** A client is gone that answered in none of these rounds by the next one: 60 s after the last it answered. */
-const SILENT_ROUNDS = 3
+const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
@@ -86,10 +83,17 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
   let created = 0
-  let timer: ReturnType<typeof setInterval> | undefined
   /** Length of what was handed to readers since all were looked at. */
   let unlooked = 0
   let allGone = (): void => undefined
+  const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
+  const liveness = createLiveness<Socket<Session>>({
+    sockets,
+    clock,
+    pingEvery,
+    silent: (socket) => drop(socket, 'answers no ping'),
+    expired: (socket) => close(socket, 'EXPIRED'),
+  })
 
   const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
 
@@ -107,18 +111,6 @@ export function createSessions(options: SessionsOptions): Sessions {
     socket.terminate()
   }
 
-  /** Pings everyone, and watches those whose token expires before the next round but one. */
-  function round(): void {
-    for (const socket of sockets) {
-      if (socket.data.silentRounds++ >= SILENT_ROUNDS) {
-        drop(socket, 'answers no ping')
-        continue
-      }
-      socket.ping()
-      watchExpiry(socket)
-    }
-  }
-
   /** Drops readers that are too slow. What waits for one grew by no more than what was handed on since the last look. */
   function look(): void {
     unlooked = 0
@@ -129,28 +121,19 @@ export function createSessions(options: SessionsOptions): Sessions {
     }
   }
 
-  /** Sets a timer for an expiry that is near; a far one would be more than a timer can hold, and cost memory for nothing. */
-  function watchExpiry(socket: Socket<Session>): void {
-    const { data } = socket
-    const left = data.grant.expiresAt - Date.now()
-    if (data.expiry !== undefined || left > 2 * pingEvery) return
-    data.expiry = setTimeout(
-      () => {
-        data.expiry = undefined
-        // The timer's clock is not the one that `exp` is written by.
-        if (Date.now() < data.grant.expiresAt) watchExpiry(socket)
-        else close(socket, 'EXPIRED')
-      },
-      Math.max(0, Math.ceil(left)),
-    )
+  /** Counts a frame of a client. @returns whether it may be taken. */
+  function takes(socket: Socket<Session>): boolean {
+    if (socket.data.closure !== undefined) return false
+    if (!isAbove(socket.data)) return true
+    close(socket, 'TOO_FAST')
+    return false
   }
 
-  function isTooFast(session: Session, now: number): boolean {
-    if (now - session.second >= 1000) {
-      session.second = now
-      session.messages = 0
-    }
-    return ++session.messages > options.maxMessagesPerSecond
+  function ignore({ data }: Socket<Session>): void {
+    metrics.ignored.add()
+    if (data.isIgnored) return
+    data.isIgnored = true
+    log.info('ignoring what a client sends whose token does not let it write', { channels: listed(data.grant) })
   }
 
   function send(socket: Socket<Session>, text: string): void {
@@ -186,11 +169,13 @@ export function createSessions(options: SessionsOptions): Sessions {
         frames: undefined,
         openedAt: 0,
         silentRounds: 0,
+        isPinged: false,
         expiry: undefined,
         closure: undefined,
         refused: undefined,
+        isIgnored: false,
         second: 0,
-        messages: 0,
+        inSecond: 0,
       }
       created++
       const waits: Promise<Refusal | undefined>[] = []
@@ -204,33 +189,36 @@ export function createSessions(options: SessionsOptions): Sessions {
     open(socket) {
       const { data } = socket
       sockets.add(socket)
-      timer ??= setInterval(round, pingEvery)
       for (const channel of readable(data)) socket.subscribe(channel)
-      data.openedAt = Date.now()
+      data.openedAt = clock.monotonic()
       metrics.opened.add(data.grant.mode)
-      watchExpiry(socket)
+      liveness.opened(socket)
       meta.opened(data.grant)
     },
     message(socket, message) {
       const { data } = socket
       data.silentRounds = 0
-      if (!data.grant.canWrite || data.closure !== undefined) return
-      const now = Date.now()
-      if (now >= data.grant.expiresAt) return close(socket, 'EXPIRED')
-      if (isTooFast(data, now)) return close(socket, 'TOO_FAST')
+      if (!takes(socket)) return
+      if (!data.grant.canWrite) return ignore(socket)
+      if (clock.wall() >= data.grant.expiresAt) return close(socket, 'EXPIRED')
       const text = typeof message === 'string' ? message : decode(message)
       if (text === undefined || text.includes('\0')) return close(socket, 'NOT_TEXT')
       metrics.received.add()
       metrics.receivedBytes.add(message.length)
       send(socket, text)
     },
-    pong({ data }) {
-      data.silentRounds = 0
+    ping(socket) {
+      socket.data.silentRounds = 0
+      takes(socket)
+    },
+    pong(socket) {
+      // One that nobody asked for is a frame like any other.
+      if (!liveness.pong(socket)) takes(socket)
     },
     close(socket, code, reason) {
       const { data } = socket
       sockets.delete(socket)
-      clearTimeout(data.expiry)
+      liveness.closed(socket)
       leave(data)
       // The frame that this server sent says why; a client's echo of it does not.
       const said = data.closure === undefined ? { code, reason } : closures[data.closure]
@@ -239,12 +227,9 @@ export function createSessions(options: SessionsOptions): Sessions {
       meta.closed(data.grant, {
         code: said.code,
         reason: said.reason,
-        seconds: (Date.now() - data.openedAt) / 1000,
+        seconds: (clock.monotonic() - data.openedAt) / 1000,
       })
-      if (sockets.size > 0) return
-      clearInterval(timer)
-      timer = undefined
-      allGone()
+      if (sockets.size === 0) allGone()
     },
     handed(length) {
       unlooked += length

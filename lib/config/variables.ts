@@ -243,7 +243,8 @@ export const variables = {
     name: 'PGWS_MAX_MESSAGES_PER_SECOND',
     default: 'unset',
     example: '100',
-    meaning: 'Messages that one connection may send within a second; above them it is closed with 1008.',
+    meaning:
+      'Messages and pings that one connection may send within a second, whether it may write or not; above them it is closed with 1008.',
     parse: whole(Number.POSITIVE_INFINITY, 1, LONGEST),
   }),
   sendBufferBytes: variable({

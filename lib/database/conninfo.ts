@@ -112,9 +112,6 @@ export function parseConninfo(
     }
   }
 
-  for (const keyword of given.keys()) {
-    if (!Object.hasOwn(keywords, keyword)) throw new ConninfoFault(`keyword ${JSON.stringify(keyword)} is not supported`)
-  }
   for (const [keyword, allowed] of Object.entries(fixed)) {
     const asked = value(keyword)
     if (asked !== undefined && !allowed.includes(asked.toLowerCase()))
@@ -172,13 +169,34 @@ function parseUri(text: string): Map<string, string> {
     put('host', list(1).replaceAll(/[[\]]/g, ''))
     if (list(2).replaceAll(',', '') !== '') put('port', list(2))
   }
+  let isBehindPassword = false
   for (const pair of query.split('&').filter((part) => part !== '')) {
     const [, keyword = '', encoded] = /^([^=]*)(?:=(.*))?$/s.exec(pair) ?? []
-    if (encoded === undefined) throw new ConninfoFault(`parameter ${JSON.stringify(keyword)} of the URI has no value`)
-    if (keyword === 'ssl' && encoded === 'true') found.set('sslmode', 'require')
-    else found.set(decode('parameter', keyword), decode(keyword, encoded))
+    if (keyword === 'ssl' && encoded === 'true') {
+      found.set('sslmode', 'require')
+      continue
+    }
+    const name = decode('a parameter', keyword)
+    requireKnown(name, isBehindPassword)
+    if (encoded === undefined) throw new ConninfoFault(`parameter ${JSON.stringify(name)} of the URI has no value`)
+    found.set(name, decode(name, encoded))
+    isBehindPassword ||= name === 'password'
   }
   return found
+}
+
+/**
+ * Refuses a keyword that is not honoured, and names it only where it can be no part of a password: of one with a space in it, or of a
+ * URI whose beginning is misspelt.
+ */
+function requireKnown(keyword: string, isBehindPassword: boolean): void {
+  if (Object.hasOwn(keywords, keyword)) return
+  if (isBehindPassword)
+    throw new ConninfoFault(
+      'a keyword behind the password is not supported: a value with spaces stands in single quotes, and in a URI "&" is written %26',
+    )
+  if (/^[a-z_]+$/i.test(keyword)) throw new ConninfoFault(`keyword ${JSON.stringify(keyword)} is not supported`)
+  throw new ConninfoFault('is neither a URI that begins with postgres:// or postgresql:// nor keywords like host=… dbname=…')
 }
 
 function decode(keyword: string, encoded: string): string {
@@ -198,12 +216,14 @@ function parseKeywords(text: string): Map<string, string> {
     const [, keyword, quoted] = pair.exec(text) ?? []
     if (keyword === undefined || quoted === undefined) {
       const name = /^\s*([^\s=]*)\s*=/.exec(text.slice(start))?.[1]
+      if (name !== undefined) requireKnown(name, found.has('password'))
       throw new ConninfoFault(
         name === undefined
           ? 'is neither a URI nor keywords: an "=" is missing after a keyword'
           : `the value of ${JSON.stringify(name)} has an unterminated quote`,
       )
     }
+    requireKnown(keyword, found.has('password'))
     found.set(keyword, quoted.replace(/^'(.*)'$/s, '$1').replaceAll(/\\(.)/gs, '$1'))
   }
   return found

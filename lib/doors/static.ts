@@ -52,6 +52,9 @@ function decodeSegments(path: string): string[] | undefined {
   }
 }
 
+/** Two dots are no secret's: Kubernetes mounts a volume's files as links into a folder `..DATE`. */
+const isHidden = (segment: string): boolean => /^\.(?!\.)/.test(segment)
+
 interface Found {
   readonly path: string
   readonly stats: Stats
@@ -65,8 +68,9 @@ async function locate(root: string, segments: readonly string[]): Promise<Found 
     const named = await files.realpath(join(inside, ...segments))
     const isFolder = (await files.stat(named)).isDirectory()
     const path = isFolder ? await files.realpath(join(named, 'index.html')) : named
-    // A link may lead out.
-    if (!path.startsWith(inside.endsWith(sep) ? inside : inside + sep)) return refuse('PATH_FORBIDDEN')
+    // A link may lead out, or to what is hidden.
+    const folder = inside.endsWith(sep) ? inside : inside + sep
+    if (!path.startsWith(folder) || path.slice(folder.length).split(sep).some(isHidden)) return refuse('PATH_FORBIDDEN')
     const stats = await files.stat(path)
     // Reading a device or a pipe could go on for ever.
     if (!stats.isFile()) return refuse('PATH_NOT_FOUND')

@@ -7,6 +7,7 @@ import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals } from '../refusal.ts'
 import type { Handlers, Upgrade } from '../runtime/contract.ts'
+import { createRefusalLog } from './refusal-log.ts'
 
 export interface UpgradesOptions {
   readonly authenticator: Authenticator
@@ -42,6 +43,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
+  const logRefusal = createRefusalLog(log)
 
   function admit(attempt: Attempt, permit: Permit | Refusal): Response | Promise<Response> {
     if (isRefusal(permit)) return reject(permit.refused)
@@ -70,7 +72,8 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
 
   function reject(code: RefusalCode): Response {
     metrics.refused.add(code.toLowerCase())
-    log.info('upgrade refused', { status: refusals[code].status, reason: refusals[code].reason })
+    const { status, reason } = refusals[code]
+    logRefusal({ status, reason })
     return refusalAnswer(code, product)
   }
 
@@ -82,6 +85,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     const { headers, url } = request
     const closed = admission()
     if (closed) return reject(closed)
+    if (!isHandshake(headers)) return reject('HANDSHAKE_MALFORMED')
     const origin = headers.get('Origin')
     if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject('ORIGIN_NOT_ALLOWED')
     const protocols = headers.get('Sec-WebSocket-Protocol')
@@ -97,6 +101,13 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     return permit instanceof Promise ? permit.then((verified) => admit(attempt, verified)) : admit(attempt, permit)
   }
 }
+
+/**
+ * What RFC 6455 section 4.2.1 asks of a request beyond what the runtime looks at. No host is how HTTP/1.0 shows, whose requests need
+ * none; one that names its host cannot be told from a later one on Bun.
+ */
+const isHandshake = (headers: Headers): boolean =>
+  headers.has('Host') && /(^|,)[ \t]*upgrade[ \t]*(,|$)/i.test(headers.get('Connection') ?? '')
 
 /** The path as it stands in the URL, for a channel's name is compared with its segment before that is decoded. */
 export function readPath(url: string): string {

@@ -1,4 +1,5 @@
 /** Owns the program's contract with its runtime, on Bun. */
+import { write } from 'node:fs'
 import { bindFirst } from './address.ts'
 import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
 
@@ -61,6 +62,7 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
     websocket: {
       open: handlers.open,
       message: handlers.message,
+      ping: handlers.ping,
       pong: handlers.pong,
       close: (socket, code, reason) => handlers.close(socket, wireCode(code, reason), reason),
       // With a limit, publish() skips a socket above it without a word, and goes on once it is below: a gap. The program drops it first.
@@ -91,4 +93,7 @@ export const runtime: Runtime = {
   },
   // A stream would go out in chunks, without its length.
   fileBody: (path, start, end) => Bun.file(path).slice(start, end + 1),
+  // A thread of the pool waits. Bun.stderr's writer makes the pipe of everyone who shares it refuse instead of wait, and Bun.write() waits.
+  writeError: (bytes) =>
+    new Promise((resolve, reject) => write(2, bytes, (error, length) => (error ? reject(error) : resolve(length)))),
 }

@@ -31,6 +31,8 @@ export interface Handlers<D> {
   readonly open: (socket: Socket<D>) => void
   /** Text as it was sent, or a binary message's bytes. */
   readonly message: (socket: Socket<D>, message: string | Uint8Array) => void
+  /** A ping of the client, which the runtime answers. */
+  readonly ping: (socket: Socket<D>) => void
   readonly pong: (socket: Socket<D>) => void
   /** The code is that of the close frame, sent or received; 1006 without one. */
   readonly close: (socket: Socket<D>, code: number, reason: string) => void
@@ -77,9 +79,17 @@ export type ServeHttp = (
 /** The bytes of a file from `start` to `end`, both included, as a response's body whose length the runtime knows. */
 export type FileBody = (path: string, start: number, end: number) => BodyInit
 
+/**
+ * Writes to standard error, and holds up nothing while nobody reads it. One write at a time.
+ *
+ * @returns how many of the bytes were taken, once there was room. Rejected when none can be.
+ */
+export type WriteError = (bytes: Uint8Array) => Promise<number>
+
 /** What the program takes from its runtime. */
 export interface Runtime {
   readonly serve: Serve
   readonly serveHttp: ServeHttp
   readonly fileBody: FileBody
+  readonly writeError: WriteError
 }

@@ -18,6 +18,9 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import { bindFirst } from './address.ts'
 import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Socket, Upgrade } from './contract.ts'
 
+/** The part of Deno that Node.js has no match for. */
+declare const Deno: { readonly stderr: { write(bytes: Uint8Array): Promise<number> } }
+
 interface Bound {
   readonly server: Server
   readonly port: number
@@ -109,8 +112,11 @@ const KEY = /^[+/0-9A-Za-z]{22}==$/
 /** RFC 6455 section 4.4. */
 const VERSION = '13'
 
-const isHandshake = ({ method, headers }: IncomingMessage): boolean =>
-  method === 'GET' && KEY.test(headers['sec-websocket-key'] ?? '') && headers['sec-websocket-version'] === VERSION
+const isHandshake = ({ method, headers, httpVersion }: IncomingMessage): boolean =>
+  method === 'GET' &&
+  httpVersion !== '1.0' &&
+  KEY.test(headers['sec-websocket-key'] ?? '') &&
+  headers['sec-websocket-version'] === VERSION
 
 async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<RunningServer> {
   const topics = new Map<string, Set<Socket<D>>>()
@@ -149,6 +155,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       fault = faultCodes[code] ?? (code.startsWith('WS_ERR') ? 1002 : undefined)
     })
     socket.on('message', (message: Buffer, isBinary) => handlers.message(wrapped, isBinary ? message : message.toString()))
+    socket.on('ping', () => handlers.ping(wrapped))
     socket.on('pong', () => handlers.pong(wrapped))
     socket.on('close', (code, reason) => {
       for (const topic of subscribed) {
@@ -234,5 +241,7 @@ export const runtime: Runtime = {
       },
     }
   },
+  // All that Deno has of Node.js waits for who reads.
+  writeError: (bytes) => Deno.stderr.write(bytes),
   fileBody: (path, start, end) => Readable.toWeb(createReadStream(path, { start, end })) as unknown as ReadableStream,
 }

@@ -48,6 +48,54 @@ test('PGWS_MAX_MESSAGES_PER_SECOND closes a connection above it with 1008, and n
   expect((await calm.take(20)).map(payloadOf)).toEqual(Array.from({ length: 20 }, (_, index) => String(index)))
 })
 
+const [CLOSE, PING, PONG] = [8, 9, 10]
+
+describe('PGWS_MAX_MESSAGES_PER_SECOND counts', () => {
+  test.each([
+    ['messages of a client that may only read', frame(1, bytes('x'))],
+    ['pings', frame(PING, bytes('x'))],
+    ['pongs that nobody asked for', frame(PONG, bytes('x'))],
+  ])('%s', async (_, sent) => {
+    await using program = await start(env({ PGWS_MAX_MESSAGES_PER_SECOND: '20' }))
+    const path = `/chat/${await token({ mode: 'r' })}`
+    const code = async (count: number): Promise<number | undefined> => {
+      const socket = rawConnection(program.port, path)
+      await new Promise((opened) => socket.once('data', opened))
+      let received = Buffer.alloc(0)
+      const answered = new Promise<void>((done) => {
+        socket.on('data', (chunk: Buffer) => {
+          received = Buffer.concat([received, chunk])
+          if (received.includes(Buffer.from([0x80 | CLOSE]))) done()
+        })
+      })
+      // A close frame of its own gets the answer to it, where the server has not closed before.
+      socket.write(Buffer.concat([...Array<Buffer>(count).fill(sent), frame(CLOSE, Buffer.from([0x03, 0xe8]))]))
+      await answered
+      socket.destroy()
+      const start = received.indexOf(0x80 | CLOSE)
+      return received.readUInt16BE(start + 2)
+    }
+    expect(await code(20)).toBe(1000)
+    expect(await code(21)).toBe(1008)
+  })
+})
+
+test('messages of a client that may only read go nowhere, are counted, and are logged once a connection', async () => {
+  await using program = await start(env({ PGWS_ADMIN_PORT: '0' }))
+  const channel = unique('ignored')
+  await using reader = await connect(`${program.origin}/${channel}/${await token({ mode: 'r' })}`)
+  await using other = await connect(`${program.origin}/${channel}/${await token({ mode: 'rw' })}`)
+  for (const text of ['one', 'two', 'three']) reader.send(text)
+  const admin = (await program.logged(/admin port port=\d+/)).split('=')[1]
+  const counted = async (): Promise<boolean> =>
+    (await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()).includes('pgws_messages_ignored_total 3\n')
+  while (!(await counted())) await Bun.sleep(10)
+  other.send('allowed')
+  expect(payloadOf(await reader.next())).toBe('allowed')
+  expect(program.stderr().match(/ignoring what a client sends/g)).toHaveLength(1)
+  expect(program.stderr()).toMatch(new RegExp(`ignoring what a client sends .* channels=${channel}`))
+})
+
 test('PGWS_SEND_BUFFER_BYTES drops a reader that stalls, which sees no gap, and no other', async () => {
   await using program = await start(env({ PGWS_SEND_BUFFER_BYTES: '65536', PGWS_ADMIN_PORT: '0' }))
   const channel = unique('slow')

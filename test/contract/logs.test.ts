@@ -81,6 +81,25 @@ describe('PGWS_LOG_FORMAT', () => {
   })
 })
 
+test('refusals above ten in a second are logged by their number', async () => {
+  await using program = await start({ PGWS_DB_URI: database().uri })
+  for (let count = 0; count < 30; count++) await handshake(program.port, '/chat/none')
+  await program.logged(/info: further upgrades refused count=20\n/)
+  expect(program.stderr().match(/upgrade refused status=401/g)).toHaveLength(10)
+  await handshake(program.port, '/chat/none')
+  await program.logged(/count=20\n.*upgrade refused status=401/)
+})
+
+test('what is dangerous in a channel or a close reason is escaped', async () => {
+  await using program = await start({ PGWS_DB_URI: database().uri, PGWS_LOG_LEVEL: 'debug' })
+  const evil = '\u009b2J\u0085\u2028\u202e'
+  const client = await connect(`${program.origin}/${encodeURIComponent(`grün${evil}`)}/${await token({ mode: 'r' })}`)
+  client.send('is said once, with the channel')
+  await program.logged(/channels="grün\\u009b2J\\u0085\\u2028\\u202e"/)
+  await client.close(3000, evil)
+  await program.logged(/client closed code=3000 reason="\\u009b2J\\u0085\\u2028\\u202e"/)
+})
+
 describe('SIGHUP', () => {
   test('takes over another secret, connection string and certificate, and drops no client', async () => {
     const at = (name: string): string => join(folder, name)

@@ -50,7 +50,7 @@ async function startQuick() {
   const server = await createServer({
     config,
     runtime,
-    usage: () => ({ residentBytes: 0, cpuSeconds: 0, startedAt: 0 }),
+    usage: () => ({ residentBytes: 0, cpuSeconds: 0, startedAt: 0, droppedLogLines: 0 }),
     log: createLog({ write: (line) => lines.push(line) }),
     version: '0',
     lost: () => undefined,

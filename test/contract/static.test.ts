@@ -14,7 +14,7 @@ const body = `${'a'.repeat(99_999)}z`
 
 beforeAll(async () => {
   mkdirSync(join(root, 'sub/empty'), { recursive: true })
-  mkdirSync(join(folder, 'root-beside'))
+  for (const name of ['root/.git', 'root/sub/.hidden', 'root/..2026_01_01', 'root-beside']) mkdirSync(join(folder, name))
   for (const [name, text] of Object.entries({
     'root/index.html': '<h1>home</h1>',
     'root/sub/index.html': '<h1>sub</h1>',
@@ -24,6 +24,9 @@ beforeAll(async () => {
     'root/big.bin': body,
     'root/empty.txt': '',
     'root/.env': 'secret',
+    'root/.git/config': 'secret',
+    'root/sub/.hidden/index.html': 'secret',
+    'root/..2026_01_01/mounted.txt': 'mounted',
     'secret.txt': 'outside',
     'root-beside/x.txt': 'beside',
   })) {
@@ -34,6 +37,12 @@ beforeAll(async () => {
   symlinkSync('../root-beside', join(root, 'beside'))
   symlinkSync('app.js', join(root, 'inside.js'))
   symlinkSync('/dev/zero', join(root, 'zero'))
+  symlinkSync('.git', join(root, 'git'))
+  symlinkSync('sub/.hidden/index.html', join(root, 'hidden.html'))
+  symlinkSync('sub/.hidden', join(root, 'hidden'))
+  // A volume of Kubernetes.
+  symlinkSync('..2026_01_01', join(root, '..data'))
+  symlinkSync('..data/mounted.txt', join(root, 'mounted.txt'))
   spawnSync('mkfifo', [join(root, 'pipe')])
   program = await start({ PGWS_DB_URI: database().uri, PGWS_ROOT_PATH: root })
 })
@@ -57,6 +66,7 @@ describe('a file', () => {
     ['/a%20b%20%C3%BC.txt', 'spaced', 'text/plain'],
     ['/big.bin', body, 'application/octet-stream'],
     ['/empty.txt', '', 'text/plain'],
+    ['/mounted.txt', 'mounted', 'text/plain'],
   ])('%s is served with its type and length', async (path, text, type) => {
     const answer = await get(path)
     expect({ ...answer, headers: undefined }).toEqual({ status: 200, body: text, headers: undefined })
@@ -115,9 +125,16 @@ describe('a file', () => {
     expect([403, 404]).toContain(answer.status)
     expect(answer.body).not.toMatch(/secret|outside|beside/)
   })
-  test.each([['/.env'], ['/link.txt'], ['/beside/x.txt'], ['/zero']])('%s is 403', async (path) =>
-    expect((await get(path)).status).toBe(403),
-  )
+  test.each([
+    ['/.env'],
+    ['/link.txt'],
+    ['/beside/x.txt'],
+    ['/zero'],
+    ['/git/config'],
+    ['/hidden.html'],
+    ['/hidden/'],
+    ['/..data/mounted.txt'],
+  ])('%s is 403', async (path) => expect((await get(path)).status).toBe(403))
 })
 
 describe('a condition', () => {

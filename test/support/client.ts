@@ -151,9 +151,14 @@ export function request(
 }
 
 /** A bare WebSocket connection: what is written is on the wire as it is, and what comes is bytes. */
-export function rawConnection(port: number, path: string, firstBytes: Uint8Array = new Uint8Array()): import('node:net').Socket {
+export function rawConnection(
+  port: number,
+  path: string,
+  firstBytes: Uint8Array = new Uint8Array(),
+  versionAndHost = 'HTTP/1.1\r\nHost: 127.0.0.1\r\n',
+): import('node:net').Socket {
   const socket = connectSocket(port, '127.0.0.1')
-  const head = `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`
+  const head = `GET ${path} ${versionAndHost}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`
   socket.write(Buffer.concat([Buffer.from(head), firstBytes]))
   return socket
 }

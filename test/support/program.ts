@@ -22,6 +22,9 @@ const onDeno = [
 /** Whether the tests are for the program on Deno. */
 export const isOnDeno = process.env.PGWS_TEST_DENO !== undefined
 
+/** How the program is run, for a test that wraps it in a shell. */
+export const commandLine = isOnDeno ? onDeno : [binary]
+
 export interface Program {
   readonly port: number
   readonly pid: number

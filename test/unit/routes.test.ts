@@ -30,6 +30,8 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
   return ask
 }
 
+const handshake = { Host: 'localhost', Upgrade: 'websocket', Connection: 'Upgrade' }
+
 const fault = {
   status: 500,
   text: 'Internal error',
@@ -43,12 +45,12 @@ test('a fault in an upgrade is an internal error that says nothing, and a log li
       throw new Error('out of order')
     },
   })
-  expect(await ask('/chat/token', { Upgrade: 'websocket' })).toEqual(fault)
+  expect(await ask('/chat/token', handshake)).toEqual(fault)
 })
 
 test('a fault in an upgrade that waits is one, too', async () => {
   const ask = routes({ verify: () => Promise.reject(new Error('out of order')) })
-  expect(await ask('/chat/token', { Upgrade: 'websocket' })).toEqual(fault)
+  expect(await ask('/chat/token', handshake)).toEqual(fault)
 })
 
 test('a fault in a file is one, too', async () => {

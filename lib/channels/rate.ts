@@ -1,0 +1,26 @@
+/** Owns how many frames a client may send within a second. */
+
+/** What is kept of it with a client. */
+export interface Rate {
+  /** When the second that is counted began, in milliseconds of the monotonic clock. */
+  second: number
+  /** Frames in it. */
+  inSecond: number
+}
+
+/**
+ * @param limit frames in a second; `Infinity` for any number.
+ * @param monotonic milliseconds of a clock that nobody sets.
+ * @returns counts a frame, and says whether it is above the limit.
+ */
+export function createRateLimit(limit: number, monotonic: () => number): (client: Rate) => boolean {
+  if (limit === Number.POSITIVE_INFINITY) return () => false
+  return (client) => {
+    const now = monotonic()
+    if (now - client.second >= 1000) {
+      client.second = now
+      client.inSecond = 0
+    }
+    return ++client.inSecond > limit
+  }
+}

@@ -1,0 +1,27 @@
+/** Owns the log's lines about refusals, which anybody can cause: some of a second one by one, the others by their number. */
+import type { Fields, Log } from '../log.ts'
+
+/** Refusals within a second that get a line of their own. */
+const ONE_BY_ONE = 10
+
+const SECOND = 1000
+
+/** @returns what writes a refusal's line, or counts it. */
+export function createRefusalLog(log: Log): (fields: Fields) => void {
+  let logged = 0
+  let counted = 0
+
+  function endSecond(): void {
+    if (counted > 0) log.info('further upgrades refused', { count: counted })
+    logged = counted = 0
+  }
+
+  return (fields) => {
+    if (logged === 0) setTimeout(endSecond, SECOND)
+    if (logged >= ONE_BY_ONE) counted++
+    else {
+      logged++
+      log.info('upgrade refused', fields)
+    }
+  }
+}
