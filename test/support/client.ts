@@ -153,9 +153,14 @@ export function request(
 /** A bare WebSocket connection: what is written is on the wire as it is, and what comes is bytes. */
 export function rawConnection(port: number, path: string, firstBytes: Uint8Array = new Uint8Array()): import('node:net').Socket {
   const socket = connectSocket(port, '127.0.0.1')
+  askUpgrade(socket, path, firstBytes)
+  return socket
+}
+
+/** Asks for an upgrade on a connection that is open, or about to be. */
+export function askUpgrade(socket: import('node:net').Socket, path: string, firstBytes: Uint8Array = new Uint8Array()): void {
   const head = `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`
   socket.write(Buffer.concat([Buffer.from(head), firstBytes]))
-  return socket
 }
 
 /**
