@@ -19,6 +19,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
   const port = current.port ?? options.port
   /** Those whose certificate was renewed, until their last connection is gone: one that is no WebSocket yet may become one. */
   const earlier = new Set<BunServer>()
+  let isAccepting = true
   return {
     port,
     publish: (topic, text) => {
@@ -26,13 +27,16 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       for (const server of earlier) server.publish(topic, text)
     },
     renewCertificate: async (tls) => {
+      if (!isAccepting) return
       // Bun's reload() leaves the certificate as it is.
       const renewed = current
       earlier.add(renewed)
       void renewed.stop(false).then(() => earlier.delete(renewed))
       current = await bind(port, tls)
+      if (!isAccepting) void current.stop(false)
     },
     stopAccepting: () => {
+      isAccepting = false
       void current.stop(false)
     },
     stop: () => {
