@@ -16,22 +16,28 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       ),
     )
   let current = await bind(options.port, options.tls)
-  /** Those whose certificate was renewed, while their sockets are open. */
-  let earlier: BunServer[] = []
+  // A server that is stopped no longer says it.
+  const port = current.port ?? options.port
+  /** Those whose certificate was renewed, until their last connection is gone: one that is no WebSocket yet may become one. */
+  const earlier = new Set<BunServer>()
+  let isAccepting = true
   return {
-    port: current.port ?? options.port,
+    port,
     publish: (topic, text) => {
       current.publish(topic, text)
       for (const server of earlier) server.publish(topic, text)
     },
     renewCertificate: async (tls) => {
+      if (!isAccepting) return
       // Bun's reload() leaves the certificate as it is.
-      const port = current.port ?? options.port
-      void current.stop(false)
-      earlier = [...earlier, current].filter((server) => server.pendingWebSockets > 0)
+      const renewed = current
+      earlier.add(renewed)
+      void renewed.stop(false).then(() => earlier.delete(renewed))
       current = await bind(port, tls)
+      if (!isAccepting) void current.stop(false)
     },
     stopAccepting: () => {
+      isAccepting = false
       void current.stop(false)
     },
     stop: () => {

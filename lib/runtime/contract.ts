@@ -59,7 +59,10 @@ export interface RunningServer {
   readonly port: number
   /** Sends a text message to every socket that is subscribed to the topic. */
   publish(topic: string, text: string): void
-  /** Shows another certificate to new connections; those that are open stay. Rejected when the port is lost meanwhile. */
+  /**
+   * Shows another certificate to new connections; those that are open stay. Does nothing after `stopAccepting`. Rejected when the port
+   * is lost meanwhile.
+   */
   renewCertificate(tls: Certificate): Promise<void>
   /** Takes no further connection. */
   stopAccepting(): void

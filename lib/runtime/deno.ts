@@ -205,17 +205,21 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     )
 
   let current = await bind(options.port, options.tls)
+  let isAccepting = true
   return {
     port: current.port,
     publish(topic, text) {
       for (const reader of topics.get(topic) ?? []) reader.send(text)
     },
     async renewCertificate(tls) {
+      if (!isAccepting) return
       const { server, port } = current
       server.close()
       current = await bind(port, tls)
+      if (!isAccepting) current.server.close()
     },
     stopAccepting() {
+      isAccepting = false
       current.server.close()
     },
     stop() {

@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
 import postgres from 'postgres'
 import { connect, handshake, payloadOf } from '../support/client.ts'
-import { type Postgres, startPostgres } from '../support/postgres.ts'
+import { freePort, type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
 import { startProxy } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
@@ -164,4 +167,35 @@ test('while it drains the server takes no further connection and is not ready', 
   await expect(handshake(program.port, `/late/${await token({ mode: 'r' })}`)).rejects.toThrow()
   expect(await program.exited).toBe(1)
   expect(program.stderr()).toContain('messages=1')
+})
+
+test('a certificate that is renewed while it drains does not open the port again', async () => {
+  using proxy = await startProxy(server.port)
+  const folder = mkdtempSync(join(tmpdir(), 'pgws-drain-'))
+  const show = (name: string): void => {
+    for (const kind of ['crt', 'key'])
+      copyFileSync(resolve(import.meta.dir, `../fixtures/${name}.${kind}`), join(folder, `tls.${kind}`))
+  }
+  show('server')
+  const program = await start({
+    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_SHUTDOWN_TIMEOUT: '1500',
+    PGWS_ADMIN_PORT: '0',
+    PGWS_PORT: String(await freePort()),
+    PGWS_CERTIFICATE_FILE: join(folder, 'tls.crt'),
+    PGWS_KEY_FILE: join(folder, 'tls.key'),
+  })
+  const ca = readFileSync(resolve(import.meta.dir, '../fixtures/authority.crt'), 'utf8')
+  const client = await connect(`wss://localhost:${program.port}/late/${await token({ mode: 'w' })}`, { ca })
+  proxy.swallow()
+  client.send('never answered')
+  await accepted(program, 1)
+  program.signal('SIGTERM')
+  await program.logged(/draining/)
+  show('client')
+  program.signal('SIGHUP')
+  await program.logged(/configuration files read again/)
+  await expect(handshake(program.port, '/late')).rejects.toThrow('ECONNREFUSED')
+  expect(await program.exited).toBe(1)
+  rmSync(folder, { recursive: true })
 })

@@ -158,9 +158,19 @@ export function rawConnection(
   versionAndHost = 'HTTP/1.1\r\nHost: 127.0.0.1\r\n',
 ): import('node:net').Socket {
   const socket = connectSocket(port, '127.0.0.1')
+  askUpgrade(socket, path, firstBytes, versionAndHost)
+  return socket
+}
+
+/** Asks for an upgrade on a connection that is open, or about to be. */
+export function askUpgrade(
+  socket: import('node:net').Socket,
+  path: string,
+  firstBytes: Uint8Array = new Uint8Array(),
+  versionAndHost = 'HTTP/1.1\r\nHost: 127.0.0.1\r\n',
+): void {
   const head = `GET ${path} ${versionAndHost}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`
   socket.write(Buffer.concat([Buffer.from(head), firstBytes]))
-  return socket
 }
 
 /**
