@@ -123,9 +123,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
         queueMicrotask(record)
       }
       const readers = hub.deliver(channel === config.listenChannel ? (channelOf(notification) ?? channel) : channel, notification)
+      if (readers === 0) return
+      const bytes = Buffer.byteLength(notification)
       read.deliveries += readers
-      read.bytes += readers * notification.length
-      if (readers > 0) sessions.handed(notification.length)
+      read.bytes += readers * bytes
+      sessions.handed(bytes, readers)
     },
     lost: () => {
       if (stopping !== undefined) return false

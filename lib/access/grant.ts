@@ -107,13 +107,15 @@ export function grant({ claims, startsAt, expiresAt, rights }: Permit, asked: st
 function allowedChannel(named: readonly string[] | undefined, asked: string): readonly [string] | undefined {
   if (named?.includes(asked)) return [asked]
   const decoded = decodeSegment(asked)
+  if (!decoded.isWellFormed()) return undefined
   return named === undefined || named.includes(decoded) ? [decoded] : undefined
 }
 
 /** The channels that the two claims name together, `channel` first; undefined when the token has neither claim. */
 function namedChannels(channel: unknown, channels: unknown): readonly string[] | undefined {
   if (channel === undefined && channels === undefined) return undefined
-  const isName = (value: unknown): value is string => typeof value === 'string' && value !== ''
+  // All lone surrogates are one character in UTF-8, and so would be one channel.
+  const isName = (value: unknown): value is string => typeof value === 'string' && value !== '' && value.isWellFormed()
   if (channel !== undefined && !isName(channel)) return []
   if (channels !== undefined && !(Array.isArray(channels) && channels.every(isName))) return []
   const single = channel === undefined ? [] : [channel]

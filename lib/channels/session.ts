@@ -45,8 +45,8 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   ): { readonly session: Session; readonly ready: Promise<readonly (Refusal | undefined)[]> | undefined }
   /** Undoes `create` where the upgrade failed. */
   discard(session: Session): void
-  /** To be told the length of each text that was handed to readers. Drops those for which more than `sendBufferBytes` wait. */
-  handed(length: number): void
+  /** To be told the bytes of each text that was handed to readers, and how many those are. Drops readers that are too slow. */
+  handed(bytes: number, readers: number): void
   /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
   missed(from: number, to: number): void
   /** Closes the readers of a channel that the database does not listen to any more. */
@@ -72,6 +72,12 @@ const PING_EVERY = 15_000
 
 const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 
+/** The most that a server's frame adds to a text below 64 KiB (RFC 6455 section 5.2). */
+const FRAME_BYTES = 4
+
+/** A look at all sockets is worth its time once this many bytes were handed on for each of them. */
+const LOOK_BYTES = 32
+
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
 
@@ -83,8 +89,9 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
   let created = 0
-  /** Length of what was handed to readers since all were looked at. */
+  /** Bytes of the texts that were handed to readers since all were looked at, once and times their readers. */
   let unlooked = 0
+  let spread = 0
   let allGone = (): void => undefined
   const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
   const liveness = createLiveness<Socket<Session>>({
@@ -111,9 +118,18 @@ export function createSessions(options: SessionsOptions): Sessions {
     socket.terminate()
   }
 
-  /** Drops readers that are too slow. What waits for one grew by no more than what was handed on since the last look. */
+  function handed(bytes: number, readers: number): void {
+    unlooked += bytes + FRAME_BYTES
+    spread += (bytes + FRAME_BYTES) * readers
+    if (unlooked >= options.sendBufferBytes / 2 && spread >= LOOK_BYTES * sockets.size) look()
+  }
+
+  /**
+   * Drops readers that are too slow. What waits for one grew by no more than what was handed on since the last look. What is published
+   * in this tick may count only in the next look.
+   */
   function look(): void {
-    unlooked = 0
+    unlooked = spread = 0
     for (const socket of sockets) {
       if (socket.getBufferedAmount() <= options.sendBufferBytes) continue
       metrics.slowReaders.add()
@@ -231,15 +247,14 @@ export function createSessions(options: SessionsOptions): Sessions {
       })
       if (sockets.size === 0) allGone()
     },
-    handed(length) {
-      unlooked += length
-      if (unlooked >= options.sendBufferBytes / 2) look()
-    },
+    handed,
     missed(from, to) {
       for (const socket of sockets) {
         if (!socket.data.isTold) continue
         for (const channel of readable(socket.data)) {
-          socket.send(JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 }))
+          const text = JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
+          socket.send(text)
+          handed(Buffer.byteLength(text), 1)
         }
       }
     },

@@ -252,7 +252,8 @@ export const variables = {
     default: '1048576',
     sample: '1048576',
     example: '1048576',
-    meaning: 'Bytes that may wait for one slow client. Above them it is dropped and sees 1006, so that it never sees a gap.',
+    meaning:
+      'Bytes that may wait for one slow client. A client with more is dropped and sees 1006, so that it never sees a gap. All are looked at whenever half as many bytes were sent, and at least 32 for each connection: so much more may wait by then, and what the database sent in one go.',
     parse: whole(1_048_576, 16_384, LONGEST),
   }),
   shutdownTimeout: variable({

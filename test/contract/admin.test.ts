@@ -80,11 +80,11 @@ describe('--ready', () => {
 test('/metrics counts what happens', async () => {
   await using program = await start(env())
   const admin = await adminOf(program)
-  const path = `/metered/${await token({ mode: 'rw' })}`
+  const path = `/metered/${await token({ mode: 'rw', name: 'snow ☃' })}`
   await using one = await connect(`${program.origin}${path}`)
   await using two = await connect(`${program.origin}/metered/${await token({ mode: 'r' })}`)
   one.send('1234567')
-  await Promise.all([one.next(), two.next()])
+  const [delivered] = await Promise.all([one.next(), two.next()])
   await handshake(program.port, '/chat/none')
   for (const code of [1000, 4321, 4322]) await (await connect(`${program.origin}${path}`)).close(code)
   const text = await (await fetch(`${admin}/metrics`)).text()
@@ -105,6 +105,7 @@ test('/metrics counts what happens', async () => {
     pgws_message_bytes_received_total: 7,
     pgws_notifications_received_total: 1,
     pgws_messages_delivered_total: 2,
+    pgws_message_bytes_delivered_total: 2 * Buffer.byteLength(delivered),
     pgws_notification_to_socket_seconds_count: 1,
     pgws_message_to_commit_seconds_count: 1,
     pgws_batch_messages_sum: 1,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
-import { type Client, connect, payloadOf } from '../support/client.ts'
+import { type Client, connect, handshake, payloadOf } from '../support/client.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { bytes, token, tokenOfText } from '../support/token.ts'
@@ -191,6 +191,16 @@ describe('a notification', () => {
       expect(await client.next()).toBe(text)
     },
   )
+  test('for a name with a lone surrogate reaches nobody: no client can open one, and U+FFFD is another name', async () => {
+    await using client = await open('r', '\ufffd', LISTEN_CHANNEL, 'marker')
+    for (const name of ['\ud800', '\udbff']) {
+      const path = `/${await token({ mode: 'r', channels: [name] })}`
+      expect(await handshake(program.port, path)).toMatchObject({ status: 403, body: 'No allowed channels' })
+      await notify(JSON.stringify({ channel: name }))
+    }
+    await notify('{"channel":"marker"}')
+    expect(await client.next()).toBe('{"channel":"marker"}')
+  })
   test('of identical text in another transaction comes each time', async () => {
     const name = unique('again')
     await using client = await open('r', name)

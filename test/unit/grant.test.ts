@@ -37,13 +37,24 @@ describe('the channels', () => {
   test('refuse another', () => expect(channels({ channels: ['a', 'b'] }, 'c')).toBe('CHANNEL_NOT_ALLOWED'))
   test('are any where none are named', () => expect(channels({}, 'anything')).toEqual(['anything']))
   test('are none where none are named and none is asked for', () => expect(channels({})).toBe('CHANNEL_NOT_ALLOWED'))
-  test.each([[[]], [['']], [['a', 1]], ['a'], [{}], [null], [0]])('in a list like %p allow nothing', (list) => {
-    expect(channels({ channels: list }, 'a')).toBe('CHANNEL_NOT_ALLOWED')
-    expect(channels({ channels: list })).toBe('CHANNEL_NOT_ALLOWED')
-  })
+  test.each([[[]], [['']], [['a', 1]], [['a', '\ud800']], ['a'], [{}], [null], [0]])(
+    'in a list like %p allow nothing',
+    (list) => {
+      expect(channels({ channels: list }, 'a')).toBe('CHANNEL_NOT_ALLOWED')
+      expect(channels({ channels: list })).toBe('CHANNEL_NOT_ALLOWED')
+    },
+  )
   test('beside a malformed list allow nothing', () =>
     expect(channels({ channel: 'a', channels: [1] }, 'a')).toBe('CHANNEL_NOT_ALLOWED'))
   test('under a malformed channel allow nothing', () => expect(channels({ channel: 7 }, '7')).toBe('CHANNEL_NOT_ALLOWED'))
+  test.each([['\ud800'], ['\udbff'], ['a\udc00'], ['\udc00\ud800']])('are not one with a lone surrogate, like %j', (name) => {
+    expect(channels({}, name)).toBe('CHANNEL_NOT_ALLOWED')
+    expect(channels({ channel: name })).toBe('CHANNEL_NOT_ALLOWED')
+    expect(channels({ channels: [name] }, name)).toBe('CHANNEL_NOT_ALLOWED')
+  })
+  test('are one with a pair of surrogates, and one with U+FFFD', () => {
+    expect(channels({ channels: ['\ud83e\udd84', '\ufffd'] })).toEqual(['🦄', '\ufffd'])
+  })
 })
 
 describe('an asked segment', () => {

@@ -149,6 +149,14 @@ export const access: readonly Mutant[] = [
   },
   {
     ...grant,
+    find: ' && value.isWellFormed()',
+    replace: '',
+    promise: 'No client opens a channel whose name has a lone surrogate',
+    test: 'test/contract/messages.test.ts',
+    title: 'for a name with a lone surrogate reaches nobody',
+  },
+  {
+    ...grant,
     find: 'if (named?.includes(asked)) return [asked]',
     replace: '',
     promise: 'A segment that the token names as it stands is that channel',

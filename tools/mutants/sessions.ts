@@ -111,6 +111,22 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
+    find: 'handed(Buffer.byteLength(text), 1)',
+    replace: '',
+    promise: 'MessagesMissed counts as what waits for a slow reader',
+    test: 'test/unit/slow-readers.test.ts',
+    title: 'is the same where all it gets is word of missed messages',
+  },
+  {
+    ...session,
+    find: ' && spread >= LOOK_BYTES * sockets.size',
+    replace: '',
+    promise: 'A small PGWS_SEND_BUFFER_BYTES does not scan all sockets every few messages',
+    test: 'test/unit/slow-readers.test.ts',
+    title: 'messages to one of many readers',
+  },
+  {
+    ...session,
     find: 'sockets.delete(socket)\n      clearTimeout(data.expiry)',
     replace: 'clearTimeout(data.expiry)',
     promise: '10,000 connections that come and go leave nothing behind',
