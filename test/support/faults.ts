@@ -1,6 +1,7 @@
 /** Owns faults of PostgreSQL that need more than a statement. */
 import postgres from 'postgres'
 import type { Postgres } from './postgres.ts'
+import type { Side } from './proxy.ts'
 
 type Server = Pick<Postgres, 'uri'>
 
@@ -33,11 +34,17 @@ export async function blockNotify({ uri }: Server): Promise<() => Promise<void>>
   }
 }
 
-/** Stops the server's processes of an application, as a machine does that is out of breath. @returns what lets them go on. */
-export async function stopBackends({ uri }: Server, pattern = '%'): Promise<() => void> {
+/** Whether a session of the program is of a side, by its last statement: all that does not send belongs to the one that LISTENs. */
+const isOf = (sql: postgres.Sql, side: Side | undefined) => {
+  if (side === undefined) return sql`true`
+  return side === 'sending' ? sql`query like '%pg_notify(%'` : sql`query not like '%pg_notify(%'`
+}
+
+/** Stops PostgreSQL's processes that serve the program, as a machine does that is out of breath. @returns what lets them go on. */
+export async function stopBackends({ uri }: Server, side?: Side): Promise<() => void> {
   const admin = postgres(uri, { max: 1 })
-  const found = await admin`select pid from pg_stat_activity
-    where application_name = 'postgres-websockets' and query like ${pattern} and pid <> pg_backend_pid()`
+  const found =
+    await admin`select pid from pg_stat_activity where application_name = 'postgres-websockets' and ${isOf(admin, side)}`
   await admin.end()
   const pids = found.map(({ pid }) => Number(pid))
   for (const pid of pids) process.kill(pid, 'SIGSTOP')
@@ -46,10 +53,10 @@ export async function stopBackends({ uri }: Server, pattern = '%'): Promise<() =
   }
 }
 
-/** Ends the sessions of an application. */
-export async function endBackends({ uri }: Server, pattern = '%'): Promise<void> {
+/** Ends the sessions of the program. */
+export async function endBackends({ uri }: Server, side?: Side): Promise<void> {
   const admin = postgres(uri, { max: 1 })
   await admin`select pg_terminate_backend(pid) from pg_stat_activity
-    where application_name = 'postgres-websockets' and query like ${pattern} and pid <> pg_backend_pid()`
+    where application_name = 'postgres-websockets' and ${isOf(admin, side)}`
   await admin.end()
 }
