@@ -104,8 +104,8 @@ export async function startScene(database: Postgres, random: Random, killed: (pl
     steady: [steady, secure],
     places: () => [steady, secure, other],
     faults: {
-      'LISTEN killed': () => endBackends(database, '%pg_listening_channels%'),
-      'sender killed': () => endBackends(database, '%pg_notify(%'),
+      'LISTEN killed': () => endBackends(database, 'listening'),
+      'sender killed': () => endBackends(database, 'sending'),
       'all sessions killed': () => endBackends(database),
       'restarted fast': () => restart('fast'),
       'restarted at once': () => restart('immediate'),
@@ -133,7 +133,7 @@ export async function startScene(database: Postgres, random: Random, killed: (pl
         await release()
       },
       'backends out of breath': async () => {
-        const goOn = await stopBackends(database, pick(['%pg_listening_channels%', '%pg_notify(%', '%']))
+        const goOn = await stopBackends(database, pick(['listening', 'sending', undefined]))
         await Bun.sleep(200 + below(2000))
         goOn()
       },
