@@ -9,7 +9,16 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { createLedger, type Ledger } from '../test/support/ledger.ts'
-import { DIRECT, openReader, type Reader, type Sender, settledTruth, startSql, startWriter } from '../test/support/load.ts'
+import {
+  DIRECT,
+  openReader,
+  type Reader,
+  type Sender,
+  settledTruth,
+  startSql,
+  startWriter,
+  type WriterOptions,
+} from '../test/support/load.ts'
 import { median } from '../test/support/median.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 import { killAll } from '../test/support/program.ts'
@@ -79,9 +88,10 @@ async function readerAt(place: Place, names: readonly string[]): Promise<Reader>
 
 let writers = 0
 
-async function writerAt(place: Place): Promise<Sender> {
+/** @param flood what is sent at once and how often, where that is more than a trickle. */
+async function writerAt(place: Place, flood: Pick<WriterOptions, 'handful' | 'pace'> = {}): Promise<Sender> {
   const url = await urlTo(place, 'w', some(channels, 1 + below(2)))
-  return startWriter(url, `w${++writers}`, ledger, { home: place, ...(place.ca ? { ca: place.ca } : {}) })
+  return startWriter(url, `w${++writers}`, ledger, { home: place, ...flood, ...(place.ca ? { ca: place.ca } : {}) })
 }
 
 async function round(until: number, names: readonly string[]): Promise<void> {
@@ -97,7 +107,10 @@ async function round(until: number, names: readonly string[]): Promise<void> {
   const readers = Array.from({ length: READERS }, () =>
     keep(until, () => readerAt(somewhere(), [...some(channels, 2), ...some(databaseChannels, 10)])),
   )
-  const senders = Array.from({ length: WRITERS }, () => keep(until, () => writerAt(somewhere())))
+  // One sends so much at once that several batches are under way.
+  const senders = Array.from({ length: WRITERS }, (_, index) =>
+    keep(until, () => writerAt(somewhere(), index === 0 ? { handful: 1500, pace: 300 } : {})),
+  )
   while (Date.now() < until - 3000) {
     await Bun.sleep(500 + below(3000))
     const name = pick(names)

@@ -93,6 +93,21 @@ test(`connections half open: ${kept}`, async () => {
   })
 }, 60_000)
 
+test(`a LISTEN connection that was slow ends with notifications on their way: ${kept}`, async () => {
+  using proxy = await startProxy(server.port)
+  const verdict = await underLoad(server.uri.replace(/:\d+\//, `:${proxy.port}/`), async (program) => {
+    for (let round = 0; round < 3; round++) {
+      const before = program.stderr().length
+      for (const link of proxy.links('listening')) link.delay(200, 'down')
+      await Bun.sleep(450)
+      for (const link of proxy.links('listening')) link.reset()
+      await program.logged(/listening again/, before)
+      await Bun.sleep(100)
+    }
+  })
+  expect(verdict.told).toBeGreaterThan(0)
+}, 60_000)
+
 test.each([
   ['one batch under way', undefined],
   // Full batches follow each other before their answers.

@@ -50,7 +50,7 @@ export interface Verdict {
 }
 
 /** Milliseconds by which clocks may differ: the programs' go in whole milliseconds. */
-const CLOCKS = 5
+const CLOCKS = 2
 
 /** How the senders of marks are named. */
 const MARK = 'mark-'

@@ -66,15 +66,21 @@ const notificationTo = (channel: string, text: string) => ({
  * SQL that notifies channels in turn, a handful a transaction. A session without an answer may have committed: another goes on as
  * another sender.
  */
-export function startSql(uri: string, channels: readonly string[], name: string, ledger: Ledger): Sender {
+export function startSql(
+  uri: string,
+  channels: readonly string[],
+  name: string,
+  ledger: Ledger,
+  { handful = HANDFUL, pace = PACE }: Pick<WriterOptions, 'handful' | 'pace'> = {},
+): Sender {
   let sessions = 0
   let turn = 0
   let isGoing = true
   const open = () =>
     postgres(uri, { max: 1, onnotice: () => undefined, connect_timeout: 1, connection: { lock_timeout: ANSWER } })
 
-  function handful(): ReturnType<typeof notificationTo>[] {
-    return Array.from({ length: Math.min(channels.length, HANDFUL) }, () => {
+  function nextOnes(): ReturnType<typeof notificationTo>[] {
+    return Array.from({ length: Math.min(channels.length, handful) }, () => {
       const channel = channels[turn++ % channels.length] ?? ''
       const payload = ledger.next(`${name}.${sessions}@${channel}`)
       return notificationTo(channel, JSON.stringify({ event: 'WebsocketMessage', channel, payload }))
@@ -86,7 +92,7 @@ export function startSql(uri: string, channels: readonly string[], name: string,
     const sql = open()
     try {
       while (isGoing) {
-        const sending = handful()
+        const sending = nextOnes()
         const sent = sql`select pg_notify(channel, notification) from unnest(
           ${sending.map(({ channel }) => channel)}::text[], ${sending.map(({ notification }) => notification)}::text[]
         ) as given (channel, notification)`.then(
@@ -95,7 +101,7 @@ export function startSql(uri: string, channels: readonly string[], name: string,
         )
         // A session that dies at the wrong moment leaves a statement of postgres.js without an answer.
         if (!(await Promise.race([sent, Bun.sleep(ANSWER).then(() => false)]))) return
-        await Bun.sleep(PACE)
+        await Bun.sleep(pace)
       }
     } finally {
       void sql.end({ timeout: 0 })
@@ -116,7 +122,7 @@ export function startSql(uri: string, channels: readonly string[], name: string,
   }
 }
 
-/** Notifications of a transaction. */
+/** Notifications of a transaction at most, unless others are asked for. */
 const HANDFUL = 50
 
 /** Milliseconds for the answer to a transaction. */
