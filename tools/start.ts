@@ -26,7 +26,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 
 const postgres = given.PGWS_DB_URI === undefined ? await startPostgres({ folder: resolve(root, '.postgres/18') }) : undefined
 try {
-  process.exitCode = stopping ? 0 : await serve({ ...sample, ...(postgres ? { PGWS_DB_URI: postgres.uri } : {}), ...given })
+  // The sample's secret is public: only this machine gets at what it guards.
+  const trial = { ...sample, PGWS_HOST: '127.0.0.1', ...(postgres ? { PGWS_DB_URI: postgres.uri } : {}) }
+  process.exitCode = stopping ? 0 : await serve({ ...trial, ...given })
 } finally {
   await postgres?.stop()
 }

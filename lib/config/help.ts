@@ -28,9 +28,10 @@ export function sampleEnv(form: 'shell' | 'plain'): string {
   const head =
     form === 'shell'
       ? 'Every variable of postgres-websockets. Start it with: source sample-env && postgres-websockets'
-      : 'Every variable of postgres-websockets, in the form that systemd (EnvironmentFile=) and Docker (--env-file) read.'
+      : 'Every variable of postgres-websockets, in the form that systemd (EnvironmentFile=) and Docker (--env-file) read. Set the first two.'
   const entries = table.map(({ name, default: otherwise, example, meaning, ...more }) => {
-    const value = 'sample' in more ? more.sample : undefined
+    const isLeftOut = form === 'plain' && 'isForTrial' in more
+    const value = 'sample' in more && !isLeftOut ? more.sample : undefined
     const assignment = form === 'shell' ? `export ${name}="${value ?? example}"` : `${name}=${value ?? example}`
     return `${wrap(`${meaning} (${otherwise})`, 98, '# ')}\n${value === undefined ? '# ' : ''}${assignment}`
   })

@@ -10,6 +10,8 @@ export interface Variable<T> {
   readonly default: string
   /** The value in `sample-env`; undefined leaves it commented out there, with `example`. */
   readonly sample?: string
+  /** The value in `sample-env` is for trying out alone: the environment file of a deployment leaves it commented out. */
+  readonly isForTrial?: true
   /** A value that works, for messages about one that does not. */
   readonly example: string
   /** One or more sentences. */
@@ -36,6 +38,7 @@ export const variables = {
     name: 'PGWS_DB_URI',
     default: 'required',
     sample: 'postgres://postgres:password@localhost:5432/postgres',
+    isForTrial: true,
     example: 'postgres://user:password@localhost:5432/app',
     meaning:
       'How to reach PostgreSQL, as libpq takes it: a postgres:// URI or "host=… dbname=…" keywords; the PG* variables and the password file fill what is missing. @FILE reads it from a file.',
@@ -45,6 +48,7 @@ export const variables = {
     name: 'PGWS_JWT_SECRET',
     default: 'required, or PGWS_JWKS_URL',
     sample: 'auwhfdnskjhewfi34uwehdlaehsfkuaeiskjnfduierhfsiweskjcnzeiluwhskdewishdnpwe',
+    isForTrial: true,
     example: '@/etc/postgres-websockets/jwt-secret',
     meaning:
       'The key that tokens are verified with: a secret of at least 32 bytes (HS256, HS384, HS512), a JWK, or a JWK set with oct, RSA, EC and OKP keys. @FILE reads it from a file, less one newline at its end.',
@@ -62,6 +66,7 @@ export const variables = {
     name: 'PGWS_ROOT_PATH',
     default: 'unset',
     sample: './client-example',
+    isForTrial: true,
     example: '/var/www/app',
     meaning: 'Folder of static files to serve. Unset serves none: every path then answers 200 with a short text.',
     parse: text,

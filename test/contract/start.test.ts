@@ -30,6 +30,8 @@ test('npm start serves the page on an embedded PostgreSQL, says what to do next,
   const uri = /psql "(postgres:.*)"/.exec(started.stdout())?.[1] ?? ''
   const statement = /select pg_notify\(.*\);/.exec(started.stdout())?.[0] ?? ''
   expect(await (await fetch(`http://localhost:${port}/`)).text()).toContain('<h1>postgres-websockets</h1>')
+  // All of 127.0.0.0/8 is this machine, and only the one address is bound.
+  await expect(fetch(`http://127.0.0.2:${port}/`)).rejects.toThrow()
 
   const key = new TextEncoder().encode(sampleSecret)
   await using client = await connect(`ws://localhost:${port}/chat/${await token({ mode: 'rw' }, key)}`)

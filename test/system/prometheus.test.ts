@@ -1,11 +1,21 @@
 import { expect, test } from 'bun:test'
 import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { connect, handshake } from '../support/client.ts'
 import { start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { token } from '../support/token.ts'
 
-test('promtool accepts /metrics without a word', async () => {
+const root = resolve(import.meta.dir, '../..')
+const alerts = readFileSync(resolve(root, 'deploy/alerts.yaml'), 'utf8')
+
+function promtool(args: readonly string[], input?: string): { readonly status: number | null; readonly output: string } {
+  const { status, stdout, stderr } = spawnSync('promtool', args, { cwd: root, encoding: 'utf8', ...(input ? { input } : {}) })
+  return { status, output: stdout + stderr }
+}
+
+test('promtool accepts /metrics without a word, and the alert rules read metrics that are there', async () => {
   await using program = await start({ PGWS_DB_URI: database().uri, PGWS_ADMIN_PORT: '0' })
   const client = await connect(`${program.origin}/chat/${await token({ mode: 'rw' })}`)
   client.send('x')
@@ -13,7 +23,16 @@ test('promtool accepts /metrics without a word', async () => {
   await client.close()
   await handshake(program.port, '/x')
   const admin = (await program.logged(/admin port port=\d+/)).split('=')[1]
-  const input = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()
-  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input, encoding: 'utf8' })
-  expect({ status, output: stdout + stderr }).toEqual({ status: 0, output: '' })
+  const metrics = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()
+  expect(promtool(['check', 'metrics'], metrics)).toEqual({ status: 0, output: '' })
+  const read = [...alerts.matchAll(/expr: .*?(pgws_[a-z_]+)/g)].map(([, name = '']) => name)
+  expect(read).toHaveLength(7)
+  for (const name of read) expect(metrics).toMatch(new RegExp(`^${name}[ {]`, 'm'))
+})
+
+test('promtool accepts the alert rules, and each one fires when it is due and not before', () => {
+  expect(promtool(['check', 'rules', 'deploy/alerts.yaml'])).toMatchObject({ status: 0 })
+  expect(promtool(['test', 'rules', 'test/system/alerts.yaml'])).toMatchObject({ status: 0 })
+  const tested = readFileSync(resolve(root, 'test/system/alerts.yaml'), 'utf8')
+  for (const [, name = ''] of alerts.matchAll(/- alert: (\w+)/g)) expect(tested).toContain(name)
 })

@@ -32,7 +32,13 @@ test('systemd finds its exposure below 2.0', () => {
   expect(status).toBe(0)
 })
 
-test('its environment file is a configuration', () => {
+test('its environment file holds no secret, no password and no relative path, and lacks only what nobody else can know', () => {
   const variables = parseEnvFile(readFileSync(join(deploy, 'postgres-websockets.env'), 'utf8'))
-  expect(parse(variables, readFileSync, 'me')).not.toHaveProperty('faults')
+  for (const name of ['PGWS_DB_URI', 'PGWS_JWT_SECRET', 'PGWS_ROOT_PATH']) expect(variables).not.toHaveProperty(name)
+  expect(Object.values(variables).filter((value) => value?.startsWith('.'))).toEqual([])
+  expect(parse(variables, readFileSync, 'me')).toMatchObject({
+    faults: [expect.stringContaining('PGWS_DB_URI'), expect.stringContaining('PGWS_JWT_SECRET')],
+  })
+  const own = { PGWS_DB_URI: 'dbname=app', PGWS_JWT_SECRET: 'a secret of at least 32 bytes, which you make yourself' }
+  expect(parse({ ...variables, ...own }, readFileSync, 'me')).not.toHaveProperty('faults')
 })

@@ -90,7 +90,12 @@ export function createListener(options: ListenerOptions): Listener {
   /** When a notification last arrived: in milliseconds of UNIX time for readers, and of the monotonic clock for intervals. */
   let lastArrival = 0
   let heardAt = 0
-  /** The last arrival before a time of which readers are still to be told that they may have missed something. */
+  /**
+   * When the last check that came back set out, in milliseconds of UNIX time. All that was committed ahead of it has arrived; what was
+   * committed later may still have been on its way when the session ended.
+   */
+  let provenAt = 0
+  /** The beginning of a time of which readers are still to be told that they may have missed something. */
   let missedSince: number | undefined
   let isProven = false
   const others = new Set<string>()
@@ -137,6 +142,7 @@ export function createListener(options: ListenerOptions): Listener {
       connection = session
       await listenOnAll(session)
       clearTimeout(deadline)
+      const setOutAt = Date.now()
       const { isBack, fault } = await roundTrip.run(
         session,
         Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)),
@@ -144,6 +150,7 @@ export function createListener(options: ListenerOptions): Listener {
       )
       if (!isBack) throw new Error(fault ?? 'no notification could be sent to prove that LISTEN works')
       isProven = true
+      provenAt = setOutAt
     } catch (error) {
       session.close()
       standing.clear()
@@ -233,20 +240,22 @@ export function createListener(options: ListenerOptions): Listener {
     const session = connection
     if (!session) return
     const started = performance.now()
+    const setOutAt = Date.now()
     const { isBack, fault } = await roundTrip.run(session, period, () => heardAt)
     if (connection !== session || !is('listening')) return
     isProven = isBack
+    if (isBack) provenAt = setOutAt
     if (fault !== undefined) return lose(fault)
     timer = setTimeout(() => void check(), Math.max(0, started + period - performance.now()))
   }
 
   function lose(cause: string): void {
-    missedSince = lastArrival
+    missedSince = provenAt
     enter('waiting')
     log.error('listener lost', { cause })
     if (!options.lost(cause)) return enter('stopped')
     notifier.hold()
-    void heal(lastArrival)
+    void heal(provenAt)
   }
 
   async function heal(from: number): Promise<void> {
@@ -263,7 +272,7 @@ export function createListener(options: ListenerOptions): Listener {
       } catch (error) {
         if (is('stopped')) return
         enter('waiting')
-        missedSince ??= lastArrival
+        missedSince ??= provenAt
         log.warning('cannot listen', { reason: textOf(error) })
       }
     }

@@ -1,0 +1,125 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { connect as connectSocket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { connect, payloadOf } from '../support/client.ts'
+import { freePort } from '../support/postgres.ts'
+import { type Program, start } from '../support/program.ts'
+import { database } from '../support/setup.ts'
+import { token } from '../support/token.ts'
+
+const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
+const ca = readFileSync(fixture('authority.crt'), 'utf8')
+const deploy = (name: string): string => readFileSync(resolve(import.meta.dir, '../../deploy', name), 'utf8')
+
+interface Place {
+  readonly folder: string
+  readonly port: number
+  /** Where the server listens. */
+  readonly server: string
+}
+
+/** Each proxy with the project's snippet as it is, but for addresses, names and certificates, and with an access log. */
+const proxies = {
+  nginx({ folder, port, server }: Place): string[] {
+    const snippet = deploy('nginx.conf')
+      .replace('127.0.0.1:3000', server)
+      .replace('listen 443 ssl', `listen 127.0.0.1:${port} ssl`)
+      .replace('example.org;', 'localhost;')
+      .replace(/\/etc\/ssl\/certs\/\S+\.crt/, fixture('server.crt'))
+      .replace(/\/etc\/ssl\/private\/\S+\.key/, fixture('server.key'))
+    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+      .map((name) => `${name}_temp_path ${folder}/${name};`)
+      .join(' ')
+    writeFileSync(
+      join(folder, 'nginx.conf'),
+      `daemon off; pid ${folder}/pid; error_log ${folder}/error.log; events {}\nhttp { access_log ${folder}/access.log; ${paths}\n${snippet}\n}`,
+    )
+    return ['nginx', '-p', folder, '-e', join(folder, 'error.log'), '-c', join(folder, 'nginx.conf')]
+  },
+  caddy({ folder, port, server }: Place): string[] {
+    const site = `https://localhost:${port} {\n\tbind 127.0.0.1\n\ttls ${fixture('server.crt')} ${fixture('server.key')}`
+    const snippet = deploy('Caddyfile')
+      .replace('127.0.0.1:3000', server)
+      .replace('example.org {', site)
+      .replace('log {', `log {\n\t\toutput file ${folder}/access.log`)
+    const config = `{\n\tadmin off\n\tauto_https off\n\tstorage file_system ${folder}\n}\n${snippet}`
+    writeFileSync(join(folder, 'Caddyfile'), config)
+    return ['caddy', 'run', '--adapter', 'caddyfile', '--config', join(folder, 'Caddyfile')]
+  },
+} as const
+
+let program: Program
+beforeAll(async () => {
+  program = await start({ PGWS_DB_URI: database().uri })
+})
+afterAll(async () => {
+  await program.stop()
+})
+
+describe.each(['nginx', 'caddy'] as const)('behind %s', (name) => {
+  const folder = mkdtempSync(join(tmpdir(), `pgws-${name}-`))
+  let proxy: ChildProcess
+  let port: number
+
+  beforeAll(async () => {
+    port = await freePort()
+    const [command = '', ...args] = proxies[name]({ folder, port, server: `127.0.0.1:${program.port}` })
+    proxy = spawn(command, args, { stdio: 'ignore', env: { PATH: `${process.env.PATH}:/usr/sbin`, HOME: folder } })
+    while (!(await answers(port))) await new Promise((resolve) => setTimeout(resolve, 20))
+  })
+  afterAll(async () => {
+    proxy.kill('SIGTERM')
+    await new Promise((gone) => proxy.once('exit', gone))
+    rmSync(folder, { recursive: true })
+  })
+
+  const channels = ['chat', 'rooms/42', 'two words', 'a+b', 'Zürich ☕', '50%', '%2F', 'a?b#c', '//']
+  test.each(channels)(
+    'the channel %p is the same with a token in the path, as a subprotocol, and without the proxy',
+    async (channel) => {
+      const given = await token({ mode: 'rw', channels: [channel] })
+      const path = encodeURIComponent(channel)
+      const protocols = ['pgws', `pgws.token.${given}`]
+      await using direct = await connect(`${program.origin}/${path}/${given}`)
+      await using inPath = await connect(`wss://localhost:${port}/ws/${path}/${given}`, { ca })
+      await using asProtocol = await connect(`wss://localhost:${port}/ws/${path}`, { ca, protocols })
+      expect(asProtocol.protocol).toBe('pgws')
+      inPath.send('hello')
+      for (const client of [direct, inPath, asProtocol]) {
+        const message = await client.next()
+        expect({ payload: payloadOf(message), channel: JSON.parse(message).channel }).toEqual({ payload: 'hello', channel })
+      }
+    },
+  )
+
+  test('a refusal comes through with its reason', async () => {
+    const answer = await fetch(`https://localhost:${port}/ws/chat/none`, {
+      headers: { Upgrade: 'websocket', Connection: 'Upgrade' },
+      tls: { ca },
+    })
+    expect(answer.status).toBe(401)
+    expect(await answer.text()).toBe('Malformed token')
+  })
+
+  test('a token that travels as a subprotocol is in no log of the proxy', async () => {
+    const given = await token({ mode: 'rw', channels: ['quiet'] })
+    const client = await connect(`wss://localhost:${port}/ws/quiet`, { ca, protocols: ['pgws', `pgws.token.${given}`] })
+    await client.close()
+    const log = () => readFileSync(join(folder, 'access.log'), 'utf8')
+    while (!log().includes('/ws/quiet')) await new Promise((resolve) => setTimeout(resolve, 20))
+    expect(log()).not.toContain(given.split('.')[2] ?? given)
+  })
+})
+
+const answers = (port: number): Promise<boolean> =>
+  new Promise((done) => {
+    const socket = connectSocket(port, '127.0.0.1')
+    socket.once('connect', () => {
+      socket.destroy()
+      done(true)
+    })
+    socket.once('error', () => done(false))
+  })
