@@ -104,8 +104,8 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
-    find: 'if (!Object.hasOwn(keywords, keyword))',
-    replace: 'if (!(keyword in keywords))',
+    find: 'if (Object.hasOwn(keywords, keyword)) return',
+    replace: 'if (keyword in keywords) return',
     promise: 'A keyword that is not supported is a fault that names it',
     title: 'a fault',
   },
