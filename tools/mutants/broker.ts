@@ -160,7 +160,7 @@ export const broker: readonly Mutant[] = [
     replace: 'heardAt()',
     promise: 'A half-open sending session is found while other notifications arrive',
     test: 'test/faults/one-sided.test.ts',
-    title: 'a sending connection that falls silent in both directions',
+    title: 'connection that falls silent',
   },
   {
     file: 'lib/broker/postgres/round-trip.ts',
