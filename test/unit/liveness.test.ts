@@ -55,13 +55,15 @@ test('a token ends within 1.5 s of a clock that was set past its end, however fa
 
 test('a token whose end has moved away by a clock that was set back lives on, and ends once that has come', async () => {
   const { open, ended, step } = clients()
+  // One timer fires before the step is seen, the other after.
+  open(400)
   open(1200)
   step(-HOUR)
   await Bun.sleep(2000)
   expect(ended).toEqual([])
   step(HOUR)
   await Bun.sleep(1200)
-  expect(ended.map(({ how }) => how)).toEqual(['expired'])
+  expect(ended.map(({ how }) => how)).toEqual(['expired', 'expired'])
 })
 
 test('an answer to a ping is one, and any other is none', async () => {
