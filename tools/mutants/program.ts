@@ -70,7 +70,7 @@ export const program: readonly Mutant[] = [
     find: 'running.stopAccepting()',
     replace: '',
     promise: 'While it drains the server takes no further connection',
-    title: 'while it drains',
+    title: 'while it drains the server',
   },
   {
     ...server,
