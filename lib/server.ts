@@ -51,8 +51,8 @@ const MESSAGE_BYTES = 256 * 1024
 /** Milliseconds in which accepted messages go round before the clients are closed, so that those who read get them. */
 const DRAIN_GRACE = 250
 
-/** Milliseconds that clients get to answer their close frame. */
-const CLOSE_PATIENCE = 1000
+/** Milliseconds that clients get to read what waits for them, to answer their close frame and to hang up. */
+const CLOSE_PATIENCE = 2000
 
 /** Binds the ports; plain HTTP is served from then on. */
 export async function createServer({ config, runtime, log, version, usage, lost, pingEvery }: ServerOptions): Promise<Server> {
@@ -206,6 +206,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     notifier.release()
     await orAfter(Math.min(DRAIN_GRACE, left() / 2), notifier.drained())
     await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
+    await running.hungUp(Math.min(CLOSE_PATIENCE, left()))
     await orAfter(left(), notifier.drained())
     const lostMessages = notifier.stop()
     listener.stop()

@@ -1,6 +1,7 @@
 /** Owns the program's contract with its runtime, on Bun. */
 import { write } from 'node:fs'
 import { bindFirst } from './address.ts'
+import { hungUp } from './closing.ts'
 import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
 
 type BunServer = Bun.Server<unknown>
@@ -39,6 +40,10 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     stopAccepting: () => {
       isAccepting = false
       void current.stop(false)
+    },
+    hungUp: (patience) => {
+      for (const server of [...earlier, current]) server.closeIdleConnections()
+      return hungUp(port, patience)
     },
     stop: () => {
       for (const server of [...earlier, current]) void server.stop(true)

@@ -66,6 +66,11 @@ export interface RunningServer {
   renewCertificate(tls: Certificate): Promise<void>
   /** Takes no further connection. */
   stopAccepting(): void
+  /**
+   * Resolves when the clients that were closed have hung up, or after some milliseconds. A connection that is dropped sooner, with
+   * something of its client's unread, may take the close frame from a client that has not read it yet (RFC 6455 section 7.1.1).
+   */
+  hungUp(patience: number): Promise<void>
   /** Drops every connection. */
   stop(): void
 }

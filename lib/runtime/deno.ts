@@ -222,6 +222,8 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       isAccepting = false
       current.server.close()
     },
+    // The library calls a WebSocket closed when its client has hung up.
+    hungUp: () => Promise.resolve(),
     stop() {
       current.server.close()
       for (const socket of sockets) socket.destroy()

@@ -24,7 +24,14 @@ test('each outside library and the runtime are touched by one file', () => {
     jose: ['lib/access/token.ts'],
     postgres: ['lib/database/connection.ts'],
     'node:process': ['main.ts'],
-    'node:fs': ['lib/doctor.ts', 'lib/doors/static.ts', 'lib/runtime/bun.ts', 'lib/runtime/deno.ts', 'main.ts'],
+    'node:fs': [
+      'lib/doctor.ts',
+      'lib/doors/static.ts',
+      'lib/runtime/bun.ts',
+      'lib/runtime/closing.ts',
+      'lib/runtime/deno.ts',
+      'main.ts',
+    ],
     'node:http': ['lib/runtime/deno.ts'],
     ws: ['lib/runtime/deno.ts'],
   }

@@ -67,6 +67,22 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
+    find: 'await running.hungUp(Math.min(CLOSE_PATIENCE, left()))',
+    replace: '',
+    promise: 'On SIGTERM a client that writes on sees 1001 too',
+    test: 'test/contract/farewell.test.ts',
+    title: 'writers that write on',
+  },
+  {
+    file: 'lib/runtime/closing.ts',
+    find: 'left <= 0 || ',
+    replace: '',
+    promise: 'A client that does not hang up does not keep the server from its end',
+    test: 'test/contract/farewell.test.ts',
+    title: 'does not hang up',
+  },
+  {
+    ...server,
     find: 'running.stopAccepting()',
     replace: '',
     promise: 'While it drains the server takes no further connection',

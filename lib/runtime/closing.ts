@@ -1,0 +1,56 @@
+/**
+ * Owns the question whether a port's connections are gone, which it asks Linux. Bun calls a WebSocket closed as soon as it has taken
+ * the close frame. It then writes what waits and reads on, and says nothing when the client has hung up.
+ */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+
+/** Milliseconds between two looks. */
+const LOOK_EVERY = 20
+
+/**
+ * Resolves when no connection of this process at a local port is left, or after some milliseconds: on another system than Linux never
+ * sooner.
+ */
+export async function hungUp(port: number, patience: number): Promise<void> {
+  const end = performance.now() + patience
+  const own = sockets()
+  for (;;) {
+    const left = end - performance.now()
+    if (left <= 0 || (own && !connections(port).some((inode) => own.has(inode)))) return
+    await new Promise((resolve) => setTimeout(resolve, Math.min(LOOK_EVERY, left)))
+  }
+}
+
+/** The inodes of this process's sockets, for others may share its port. Undefined where the system does not say. */
+function sockets(): ReadonlySet<string> | undefined {
+  try {
+    return new Set(readdirSync('/proc/self/fd').map((fd) => /^socket:\[(\d+)\]/.exec(target(`/proc/self/fd/${fd}`))?.[1] ?? ''))
+  } catch {
+    return undefined
+  }
+}
+
+function target(link: string): string {
+  try {
+    return readlinkSync(link)
+  } catch {
+    return '' // The folder was listed through it.
+  }
+}
+
+/** The inodes of connections at a local port. One that no process holds has inode 0. */
+function connections(port: number): string[] {
+  const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  const rows = ['tcp', 'tcp6']
+    .flatMap((table) => read(`/proc/self/net/${table}`).split('\n'))
+    .map((row) => row.trim().split(/\s+/))
+  return rows.filter(([, address]) => address?.endsWith(local)).map((fields) => fields[9] ?? '')
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return '' // A system without IPv6.
+  }
+}
