@@ -4,6 +4,12 @@ import { connect as connectSocket, isIP, type Socket } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import type { Conninfo, Host } from './conninfo.ts'
 
+/**
+ * SQLSTATE classes after which the same statement may succeed: connection, transaction rollback, resources, limits (a full
+ * notification queue), object state, operator intervention, system, and a read-only transaction (a primary that became a replica).
+ */
+const PASSING = /^(08|40|53|54|55|57|58|25006)/
+
 /** What PostgreSQL or the way to it answered. Its message is fit for a log: no statement, no parameter, no password. */
 export class DatabaseError extends Error {
   /**
@@ -16,6 +22,11 @@ export class DatabaseError extends Error {
     readonly answered: boolean,
   ) {
     super(message)
+  }
+
+  /** Whether the same statement may succeed after a while. */
+  get isPassing(): boolean {
+    return !this.answered || PASSING.test(this.code)
   }
 }
 

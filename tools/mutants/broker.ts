@@ -44,6 +44,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...pipeline,
+    file: 'lib/database/transport.ts',
     find: '53|54|55',
     replace: '53|55',
     promise: "With PostgreSQL's notification queue full, senders wait",

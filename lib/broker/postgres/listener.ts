@@ -7,11 +7,12 @@
  * seem to, and never deliver.
  */
 
-import { type Database, DatabaseError, type ListeningConnection } from '../../database/connection.ts'
+import { asDatabaseError, type Database, DatabaseError, type ListeningConnection } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import { type Refusal, refuse } from '../../refusal.ts'
 import { createBackoff } from '../../waiting.ts'
 import type { Notifier } from './notifier.ts'
+import { refusedOf } from './refused-channels.ts'
 import { createRoundTrip } from './round-trip.ts'
 
 export interface Listener {
@@ -182,7 +183,7 @@ export function createListener(options: ListenerOptions): Listener {
       for (const name of names) standsNow(name)
       return await session.listen([channel, ...names], receive)
     } catch (error) {
-      if (!isRefused(error)) throw error
+      if (asDatabaseError(error).isPassing) throw error
     }
     const refused = await refusedOf(session, names)
     for (const name of refused) {
@@ -192,21 +193,6 @@ export function createListener(options: ListenerOptions): Listener {
       options.failed(name)
     }
     await session.listen([channel, ...names.filter((name) => !refused.has(name))], receive)
-  }
-
-  /** The channels that PostgreSQL refuses, found by halves. What is tried is undone. */
-  async function refusedOf(session: ListeningConnection, names: readonly string[]): Promise<ReadonlySet<string>> {
-    if (names.length === 0) return new Set()
-    try {
-      await session.tryListen(names)
-      return new Set()
-    } catch (error) {
-      if (!isRefused(error)) throw error
-    }
-    if (names.length === 1) return new Set(names)
-    const half = names.length >> 1
-    const first = await refusedOf(session, names.slice(0, half))
-    return first.union(await refusedOf(session, names.slice(half)))
   }
 
   /** Listens once to a channel beside those of the present session, however many ask for it. */
@@ -222,7 +208,7 @@ export function createListener(options: ListenerOptions): Listener {
       return undefined
     } catch (error) {
       // A session that ended is set up anew with all its channels.
-      if (connection !== session || !isRefused(error)) return undefined
+      if (connection !== session || !asDatabaseError(error).answered) return undefined
       log.error('cannot listen to a channel', { channel: name, reason: textOf(error) })
       others.delete(name)
       standing.delete(name)
@@ -329,6 +315,3 @@ export function createListener(options: ListenerOptions): Listener {
 }
 
 const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-/** Whether PostgreSQL answered with an error, rather than not at all. */
-const isRefused = (error: unknown): boolean => error instanceof DatabaseError && error.answered

@@ -52,12 +52,6 @@ const SEND = `select set_config('pgws.batch', case when count(pg_notify($1, noti
   from unnest(string_to_array($2, '${SEPARATOR}')) as notification
   where $3 = '' or (select current_setting('pgws.batch', true)) = $3`
 
-/**
- * SQLSTATE classes after which the same statement may succeed: connection, transaction rollback, resources, limits (a full
- * notification queue), object state, operator intervention, system, and a read-only transaction (a primary that became a replica).
- */
-const PASSING = /^(08|40|53|54|55|57|58|25006)/
-
 /** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
 const QUEUE_FULL = '54000'
 
@@ -116,7 +110,7 @@ export function createFlights<M extends Envelope>(channel: string, connected: ()
       await behind.answer
       begun.push(behind.batch)
     }
-    const isPassing = !fault.answered || PASSING.test(fault.code)
+    const isPassing = fault.isPassing
     const [first] = messages
     if (messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)) split(batch)
     else if (isPassing) begun.push(batch)
