@@ -39,6 +39,8 @@ export async function openSocket(conninfo: Conninfo, host: Host, encrypted: bool
   let last: unknown
   for (const address of conninfo.shuffle ? shuffled(addresses) : addresses) {
     const socket = host.isSocket ? connectSocket(address) : connectSocket(host.port, address)
+    // A fault that nobody listens for would end the process: one may come before a session has begun to. The close follows it.
+    socket.on('error', () => undefined)
     try {
       await settled(socket, 'connect', conninfo.connectTimeout)
       if (!host.isSocket) socket.setNoDelay(true)

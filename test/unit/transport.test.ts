@@ -31,3 +31,19 @@ test('text that comes before TLS was set up is taken for nobody', async () => {
   for (const answer of ['Sinjected', 'Ninjected'])
     for (const mode of ['prefer', 'require']) expect(await ask(answer, mode)).toBe('sent text before TLS was set up')
 })
+
+test('a connection that is reset before anybody listens for its faults ends no process', async () => {
+  const server = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: (socket) => socket.terminate() } })
+  const none = (): never => {
+    throw new Error('no file')
+  }
+  const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d`, {}, none, 'me')
+  const [host] = conninfo.hosts
+  if (!host) throw new Error('no host')
+  const socket = await openSocket(conninfo, host, false)
+  const closed = new Promise((resolve) => socket.once('close', resolve))
+  expect(() => socket.emit('error', new Error('read ECONNRESET'))).not.toThrow()
+  socket.resume().write('x')
+  await closed
+  server.stop(true)
+})
