@@ -3,8 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createKeyReader, type Key } from './access/token.ts'
-import { createListener } from './broker/postgres/listener.ts'
-import { createNotifier } from './broker/postgres/notifier.ts'
+import { createPostgresBroker } from './broker/postgres/broker.ts'
 import type { Config } from './config/config.ts'
 import { createDatabase } from './database/connection.ts'
 import { createLog } from './log.ts'
@@ -48,30 +47,25 @@ async function attempt(name: string, look: () => Promise<string>): Promise<Item>
   }
 }
 
-/** The server's own listener proves the whole way, or says what is in it. */
+/** The server's own broker proves the whole way, or says what is in it. */
 async function goRound(config: Config): Promise<string> {
-  const log = createLog({ write: () => undefined })
-  const database = createDatabase(() => config.database, config.checkInterval)
-  const wanted = { database, channel: config.listenChannel, log }
-  const notifier = createNotifier({ ...wanted, metrics: createMetrics() })
-  const listener = createListener({
-    ...wanted,
-    notifier,
-    maxChannels: config.maxDatabaseChannels,
+  const broker = createPostgresBroker({
+    database: createDatabase(() => config.database, config.checkInterval),
+    channel: config.listenChannel,
+    isDirect: () => false,
+    maxChannels: 0,
     checkInterval: config.checkInterval,
-    notified: () => undefined,
-    lost: () => false,
-    failed: () => undefined,
-    missed: () => undefined,
-    restored: () => undefined,
+    attempts: 1,
+    log: createLog({ write: () => undefined }),
+    metrics: createMetrics(),
   })
+  const ignore = (): void => undefined
   const began = performance.now()
   try {
-    await listener.start(1)
+    await broker.start({ message: ignore, missed: ignore, lost: ignore, restored: ignore, ended: ignore })
     return `a notification came back on ${JSON.stringify(config.listenChannel)} in ${Math.ceil(performance.now() - began)} ms`
   } finally {
-    listener.stop()
-    notifier.stop()
+    broker.stop()
   }
 }
 

@@ -2,21 +2,18 @@
 
 import { createAuthenticator } from './access/authenticator.ts'
 import { createKeyReader } from './access/token.ts'
-import { createListener } from './broker/postgres/listener.ts'
-import { createNotifier } from './broker/postgres/notifier.ts'
-import { CHECK_PREFIX } from './broker/postgres/round-trip.ts'
-import { channelOf } from './channels/envelope.ts'
+import { createPostgresBroker } from './broker/postgres/broker.ts'
 import { createMetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
 import { createSessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
-import { CHANNEL_BYTES } from './config/values.ts'
 import { createDatabase } from './database/connection.ts'
 import { createAdmin } from './doors/admin.ts'
 import { createRoutes } from './doors/routes.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
+import { within } from './waiting.ts'
 
 export interface Server {
   readonly port: number
@@ -72,9 +69,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     },
     log,
   })
-  const notifier = createNotifier({
+  const broker = createPostgresBroker({
     database,
     channel: config.listenChannel,
+    isDirect: createMatcher(config.databaseChannels ?? []),
+    maxChannels: config.maxDatabaseChannels,
+    checkInterval: config.checkInterval,
+    attempts: Math.max(1, config.retries),
     log,
     metrics,
   })
@@ -82,70 +83,18 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     channel: config.metaChannel,
     events: config.metaEvents,
     forwardClaims: config.forwardClaims,
-    notifier,
+    broker,
     log,
   })
-
-  /** What came in the read under way, all of which is handed on in one tick. */
-  const read = { at: 0, notifications: 0, deliveries: 0, bytes: 0 }
-  const record = (): void => {
-    metrics.toSocket.observe((performance.now() - read.at) / 1000, read.notifications)
-    metrics.notifications.add(read.notifications)
-    metrics.delivered.add(read.deliveries)
-    metrics.deliveredBytes.add(read.bytes)
-    read.notifications = read.deliveries = read.bytes = 0
-  }
-
-  const matches = createMatcher(config.databaseChannels ?? [])
   const hub = createHub({
     publish: (topic, text) => running.publish(topic, text),
-    isDirect: (channel) =>
-      channel !== config.listenChannel &&
-      !channel.startsWith(CHECK_PREFIX) &&
-      channel !== '' &&
-      !channel.includes('\0') &&
-      Buffer.byteLength(channel) <= CHANNEL_BYTES &&
-      matches(channel),
-    listen: (channel) => listener.listen(channel),
-    unlisten: (channel) => listener.unlisten(channel),
-  })
-  const listener = createListener({
-    database,
-    notifier,
-    channel: config.listenChannel,
-    maxChannels: config.maxDatabaseChannels,
-    checkInterval: config.checkInterval,
-    log,
-    failed: (channel) => sessions.lost(channel),
-    notified: (channel, notification) => {
-      if (read.notifications++ === 0) {
-        read.at = performance.now()
-        queueMicrotask(record)
-      }
-      const readers = hub.deliver(channel === config.listenChannel ? (channelOf(notification) ?? channel) : channel, notification)
-      if (readers === 0) return
-      const bytes = Buffer.byteLength(notification)
-      read.deliveries += readers
-      read.bytes += readers * bytes
-      sessions.handed(bytes, readers)
-    },
-    lost: () => {
-      if (stopping !== undefined) return false
-      const isHealed = config.checkInterval > 0
-      if (!isHealed) lost()
-      return isHealed
-    },
-    missed: (from, to) => sessions.missed(from, to),
-    restored: (from, to) => {
-      metrics.reconnections.add()
-      metrics.outage.add((to - from) / 1000)
-      log.info('listening again', { 'missed-from': from / 1000, 'missed-to': to / 1000 })
-      meta.restored(from, to)
-    },
+    broker,
+    metrics,
+    handedOn: (bytes, readers) => sessions.handedOn(bytes, readers),
   })
   const sessions = createSessions({
     hub,
-    notifier,
+    broker,
     meta,
     metrics,
     log,
@@ -171,7 +120,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     { host, port, tls, reusePort, messageBytes: MESSAGE_BYTES },
     { ...sessions, request: routes },
   )
-  const isReady = (): boolean => stopping === undefined && listener.isProven
+  const isReady = (): boolean => stopping === undefined && broker.isReady
   const admin =
     adminPort === undefined
       ? undefined
@@ -179,12 +128,6 @@ export async function createServer({ config, runtime, log, version, usage, lost,
 
   const { gauge } = metrics
   gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
-  gauge('pgws_listener_up', 'Whether the last check of LISTEN succeeded.', () => Number(listener.isProven))
-  gauge(
-    'pgws_notification_queue_usage',
-    "Part of PostgreSQL's notification queue in use, from 0 to 1.",
-    () => listener.queueUsage,
-  )
   gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')
   gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', () => usage().residentBytes)
   gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
@@ -203,13 +146,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     const left = (): number => Math.max(0, end - Date.now())
     log.info('draining', { clients: sessions.count })
     running.stopAccepting()
-    notifier.release()
-    await orAfter(Math.min(DRAIN_GRACE, left() / 2), notifier.drained())
+    await within(Math.min(DRAIN_GRACE, left() / 2), broker.flush())
     await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
     await running.hungUp(Math.min(CLOSE_PATIENCE, left()))
-    await orAfter(left(), notifier.drained())
-    const lostMessages = notifier.stop()
-    listener.stop()
+    await within(left(), broker.flush())
+    const lostMessages = broker.stop()
     authenticator.stop()
     running.stop()
     admin?.stop()
@@ -222,7 +163,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     port: running.port,
     adminPort: admin?.port,
     async start() {
-      await listener.start(Math.max(1, config.retries))
+      await broker.start({
+        message: hub.deliver,
+        missed: sessions.missed,
+        lost: sessions.lost,
+        restored: meta.restored,
+        ended: lost,
+      })
       hasListened = true
     },
     async reload(next) {
@@ -237,14 +184,4 @@ export async function createServer({ config, runtime, log, version, usage, lost,
       return stopping
     },
   }
-}
-
-/** Awaits a promise, but no longer than some milliseconds. */
-async function orAfter(limit: number, promise: Promise<unknown>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const limited = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, limit)
-  })
-  await Promise.race([promise, limited])
-  clearTimeout(timer)
 }

@@ -1,8 +1,8 @@
 /** Owns waiting: for a promise with a limit, and between attempts, longer each time and never in step with other servers. */
 
 export interface Backoff {
-  /** Waits before the next attempt; the first comes at once. */
-  wait(): Promise<void>
+  /** Waits before the next attempt; the first comes at once. @param time milliseconds to wait instead of the back-off's own. */
+  wait(time?: number): Promise<void>
   /** Ends the wait under way, if any. */
   cut(): void
   /** The next attempt is a first one again. */
@@ -17,11 +17,11 @@ export function createBackoff(): Backoff {
   let attempts = 0
   let cut = (): void => undefined
   return {
-    wait() {
+    wait(time) {
       const longest = attempts === 0 ? 0 : Math.min(FIRST * 2 ** (attempts - 1), LONGEST)
       attempts++
       return new Promise((resolve) => {
-        const timer = setTimeout(resolve, longest * (0.5 + Math.random() / 2))
+        const timer = setTimeout(resolve, time ?? longest * (0.5 + Math.random() / 2))
         cut = () => {
           clearTimeout(timer)
           resolve()

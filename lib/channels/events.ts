@@ -1,9 +1,9 @@
 /** Owns events about the server itself, which go to the meta channel through the database, like any message. */
 
 import type { Grant } from '../access/grant.ts'
-import type { Notifier } from '../broker/postgres/notifier.ts'
 import type { MetaEvent } from '../config/variables.ts'
 import type { Log } from '../log.ts'
+import type { Broker, Outcome } from './broker.ts'
 import { envelope, envelopeFrame, envelopeHead, NOTIFICATION_BYTES } from './envelope.ts'
 
 export interface MetaEvents {
@@ -19,11 +19,11 @@ export interface MetaOptions {
   readonly channel: string | undefined
   readonly events: readonly MetaEvent[]
   readonly forwardClaims: readonly string[] | undefined
-  readonly notifier: Notifier
+  readonly broker: Pick<Broker, 'publish'>
   readonly log: Log
 }
 
-export function createMetaEvents({ channel, events, forwardClaims, notifier, log }: MetaOptions): MetaEvents {
+export function createMetaEvents({ channel, events, forwardClaims, broker, log }: MetaOptions): MetaEvents {
   function tell(event: MetaEvent, claims: string, channels: readonly string[], more?: Readonly<Record<string, unknown>>): void {
     if (channel === undefined || !events.includes(event)) return
     const lost = (reason: string): void => log.warning('event lost', { event, reason })
@@ -32,7 +32,10 @@ export function createMetaEvents({ channel, events, forwardClaims, notifier, log
       JSON.stringify(channels.join(',')),
     )
     if (message.bytes >= NOTIFICATION_BYTES) return lost('too large for NOTIFY')
-    if (!notifier.send([message], () => lost('refused by the database'))) lost('the buffer for the database is full')
+    const settled = (outcome: Outcome): void => {
+      if (outcome !== 'committed') lost('refused by the database')
+    }
+    if (!broker.publish([message], settled)) lost('the buffer for the database is full')
   }
   return {
     opened: ({ claims, channels }) => tell('ConnectionOpen', claims, channels),

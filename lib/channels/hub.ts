@@ -1,64 +1,81 @@
 /** Owns which channels have readers here, and hands a notification to a channel's readers. */
 
+import type { Metrics } from '../metrics.ts'
 import type { Refusal } from '../refusal.ts'
+import type { Broker } from './broker.ts'
 
 export interface Hub {
   /**
    * A reader joins a channel.
    *
-   * @returns a promise where the database's channel of that name is to be listened to first; it settles when that stands, with a
-   *   refusal where it cannot be.
+   * @returns a promise where the broker is to follow the channel first; it settles when it does, with a refusal where it cannot.
    */
   join(channel: string): Promise<Refusal | undefined> | undefined
   leave(channel: string): void
-  /** Hands a text to all readers of a channel as it is. @returns how many there are. */
-  deliver(channel: string, text: string): number
+  /** Hands a text to all readers of a channel as it is. */
+  deliver(channel: string, text: string): void
 }
 
 export interface HubOptions {
   /** Hands a text to every socket that is subscribed to the topic; a channel's topic is its name. */
   readonly publish: (topic: string, text: string) => void
-  /** Whether the database's channel of this name is received directly. */
-  readonly isDirect: (channel: string) => boolean
-  readonly listen: (channel: string) => Promise<Refusal | undefined>
-  readonly unlisten: (channel: string) => void
+  readonly broker: Pick<Broker, 'follow' | 'unfollow'>
+  readonly metrics: Metrics
+  /** To be told the bytes of each text that was handed to readers, and how many those are. */
+  readonly handedOn: (bytes: number, readers: number) => void
 }
 
 interface Readers {
   count: number
-  /** Settled when LISTEN stands. Undefined where it stands, or is not needed. */
-  listening: Promise<Refusal | undefined> | undefined
+  /** Settled when the broker follows the channel. Undefined where it does, or need not. */
+  following: Promise<Refusal | undefined> | undefined
 }
 
-export function createHub({ publish, isDirect, listen, unlisten }: HubOptions): Hub {
+export function createHub({ publish, broker, metrics, handedOn }: HubOptions): Hub {
   const channels = new Map<string, Readers>()
+  /** What came in the read under way, all of which is handed on in one tick. */
+  const read = { at: 0, notifications: 0, deliveries: 0, bytes: 0 }
+
+  function record(): void {
+    metrics.toSocket.observe((performance.now() - read.at) / 1000, read.notifications)
+    metrics.notifications.add(read.notifications)
+    metrics.delivered.add(read.deliveries)
+    metrics.deliveredBytes.add(read.bytes)
+    read.notifications = read.deliveries = read.bytes = 0
+  }
+
   return {
     join(channel) {
       const known = channels.get(channel)
       if (known) {
         known.count++
-        return known.listening
+        return known.following
       }
-      const readers: Readers = { count: 1, listening: undefined }
+      const readers: Readers = { count: 1, following: undefined }
       channels.set(channel, readers)
-      if (isDirect(channel)) {
-        readers.listening = listen(channel).finally(() => {
-          readers.listening = undefined
-        })
-      }
-      return readers.listening
+      readers.following = broker.follow(channel)?.finally(() => {
+        readers.following = undefined
+      })
+      return readers.following
     },
     leave(channel) {
       const readers = channels.get(channel)
       if (!readers || --readers.count > 0) return
       channels.delete(channel)
-      if (isDirect(channel)) unlisten(channel)
+      broker.unfollow(channel)
     },
     deliver(channel, text) {
+      if (read.notifications++ === 0) {
+        read.at = performance.now()
+        queueMicrotask(record)
+      }
       const readers = channels.get(channel)
-      if (!readers) return 0
+      if (!readers) return
       publish(channel, text)
-      return readers.count
+      const bytes = Buffer.byteLength(text)
+      read.deliveries += readers.count
+      read.bytes += readers.count * bytes
+      handedOn(bytes, readers.count)
     },
   }
 }

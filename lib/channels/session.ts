@@ -1,11 +1,11 @@
 /** Owns connected clients: what happens when one opens, sends, falls silent, reads too slowly, expires and closes. */
 
 import type { Grant } from '../access/grant.ts'
-import type { Notifier } from '../broker/postgres/notifier.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { type ClosureCode, closures, type Refusal } from '../refusal.ts'
 import type { Handlers, Socket } from '../runtime/contract.ts'
+import type { Broker, Outcome } from './broker.ts'
 import { envelope, envelopeFrames, type Frame, NOTIFICATION_BYTES } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
@@ -23,8 +23,8 @@ export interface Session extends Lively, Rate {
   openedAt: number
   /** Why the server closed it. */
   closure: ClosureCode | undefined
-  /** Closes it when the database refuses one of its messages; made with the first. */
-  refused: (() => void) | undefined
+  /** Learns what became of each of its messages; made with the first. */
+  settled: ((outcome: Outcome) => void) | undefined
   /** Whether it was said that it sends and may not. */
   isIgnored: boolean
 }
@@ -46,7 +46,7 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   /** Undoes `create` where the upgrade failed. */
   discard(session: Session): void
   /** To be told the bytes of each text that was handed to readers, and how many those are. Drops readers that are too slow. */
-  handed(bytes: number, readers: number): void
+  handedOn(bytes: number, readers: number): void
   /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
   missed(from: number, to: number): void
   /** Closes the readers of a channel that the database does not listen to any more. */
@@ -57,7 +57,7 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
 
 export interface SessionsOptions {
   readonly hub: Hub
-  readonly notifier: Notifier
+  readonly broker: Pick<Broker, 'publish'>
   readonly meta: MetaEvents
   readonly metrics: Metrics
   readonly log: Log
@@ -86,7 +86,7 @@ const listed = ({ channels }: Grant): string =>
   channels.slice(0, 10).join(',') + (channels.length > 10 ? `,… (${channels.length})` : '')
 
 export function createSessions(options: SessionsOptions): Sessions {
-  const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
+  const { hub, broker, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
   let created = 0
   /** Bytes of the texts that were handed to readers since all were looked at, once and times their readers. */
@@ -118,7 +118,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     socket.terminate()
   }
 
-  function handed(bytes: number, readers: number): void {
+  function handedOn(bytes: number, readers: number): void {
     unlooked += bytes + FRAME_BYTES
     spread += (bytes + FRAME_BYTES) * readers
     if (unlooked >= options.sendBufferBytes / 2 && spread >= LOOK_BYTES * sockets.size) look()
@@ -155,13 +155,13 @@ export function createSessions(options: SessionsOptions): Sessions {
   function send(socket: Socket<Session>, text: string): void {
     const { data } = socket
     const payload = JSON.stringify(text)
-    data.refused ??= () => {
-      if (data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
+    data.settled ??= (outcome) => {
+      if (outcome !== 'committed' && data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
     }
     data.frames ??= envelopeFrames(data.grant.claims, data.grant.channels, options.forwardClaims)
     const messages = data.frames.map((frame) => envelope(frame, payload))
     if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(socket, 'TOO_LARGE')
-    if (!notifier.send(messages, data.refused)) close(socket, 'BUFFER_FULL')
+    if (!broker.publish(messages, data.settled)) close(socket, 'BUFFER_FULL')
   }
 
   function leave(session: Session): void {
@@ -188,7 +188,7 @@ export function createSessions(options: SessionsOptions): Sessions {
         isPinged: false,
         expiry: undefined,
         closure: undefined,
-        refused: undefined,
+        settled: undefined,
         isIgnored: false,
         second: 0,
         inSecond: 0,
@@ -247,14 +247,14 @@ export function createSessions(options: SessionsOptions): Sessions {
       })
       if (sockets.size === 0) allGone()
     },
-    handed,
+    handedOn,
     missed(from, to) {
       for (const socket of sockets) {
         if (!socket.data.isTold) continue
         for (const channel of readable(socket.data)) {
           const text = JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
           socket.send(text)
-          handed(Buffer.byteLength(text), 1)
+          handedOn(Buffer.byteLength(text), 1)
         }
       }
     },

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import postgres from 'postgres'
-import { type Client, connect, nextNew } from '../support/client.ts'
+import { type Client, connect, handshake, nextNew } from '../support/client.ts'
 import { stopBackends } from '../support/faults.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
@@ -25,6 +25,7 @@ async function startLine(): Promise<Line> {
   const program = await start({
     PGWS_DB_URI: server.uri.replace(/:\d+\//, `:${proxy.port}/`),
     PGWS_CHECK_LISTENER_INTERVAL: '1000',
+    PGWS_DATABASE_CHANNELS: 'db-*',
   })
   const client = await connect(`${program.origin}/chat/${await token({ mode: 'rw' })}`)
   client.send('before')
@@ -88,6 +89,16 @@ test.each(cuts)(
     await arrives(client, ['one', 'two', 'three'])
   },
 )
+
+test('a LISTEN connection that is silent to the database alone is found, and an upgrade for a new channel is answered', async () => {
+  await using line = await startLine()
+  const { program, proxy } = line
+  const path = `/db-1/${await token({ mode: 'r' })}`
+  for (const link of proxy.links('listening')) link.swallow('up')
+  // What PostgreSQL sends still arrives, the check's notification too; what is asked of it does not.
+  const answer = await Promise.race([handshake(program.port, path), Bun.sleep(LIMIT)])
+  expect([101, 503]).toContain(answer?.status ?? 0)
+})
 
 test('connections that are slow in one direction are not given up', async () => {
   await using line = await startLine()

@@ -1,48 +1,50 @@
 import { expect, test } from 'bun:test'
 import { createHub, createMatcher } from '../../lib/channels/hub.ts'
+import { createMetrics } from '../../lib/metrics.ts'
 
-/** A hub that says what it asked for, in order. Channels that begin with "d" are the database's own. */
+/** A hub that says what it asked for, in order. Channels that begin with "d" are the broker's own. */
 function hub() {
   const asked: string[] = []
   const stands = new Map<string, () => void>()
   const made = createHub({
     publish: (topic, text) => asked.push(`${topic}: ${text}`),
-    isDirect: (channel) => channel.startsWith('d'),
-    listen: (channel) => {
-      asked.push(`listen ${channel}`)
-      return new Promise((resolve) => stands.set(channel, () => resolve(undefined)))
+    handedOn: (bytes, readers) => asked.push(`${bytes} bytes to ${readers}`),
+    metrics: createMetrics(),
+    broker: {
+      follow: (channel) => {
+        if (!channel.startsWith('d')) return undefined
+        asked.push(`follow ${channel}`)
+        return new Promise((resolve) => stands.set(channel, () => resolve(undefined)))
+      },
+      unfollow: (channel) => asked.push(`unfollow ${channel}`),
     },
-    unlisten: (channel) => asked.push(`unlisten ${channel}`),
   })
   return { ...made, asked, stand: (channel: string) => stands.get(channel)?.() }
 }
 
 test('a text goes to the readers of its channel, who are counted, and of a channel without readers to nobody', () => {
   const { join, deliver, asked } = hub()
-  expect(deliver('a', 'none')).toBe(0)
+  deliver('a', 'none')
   join('a')
   join('a')
   join('b')
-  expect(deliver('a', 'text')).toBe(2)
-  expect(asked).toEqual(['a: text'])
+  deliver('a', 'text')
+  expect(asked).toEqual(['a: text', '4 bytes to 2'])
 })
 
-test('a database channel is listened to once, until the last of its readers leaves', () => {
+test('a channel is followed once, until the last of its readers leaves', () => {
   const { join, leave, deliver, asked } = hub()
   void join('d')
   void join('d')
   leave('d')
-  expect(deliver('d', 'text')).toBe(1)
+  deliver('d', 'text')
   leave('d')
-  expect(deliver('d', 'late')).toBe(0)
+  deliver('d', 'late')
   void join('d')
-  expect(asked).toEqual(['listen d', 'd: text', 'unlisten d', 'listen d'])
-  join('a')
-  leave('a')
-  expect(asked).toHaveLength(4)
+  expect(asked).toEqual(['follow d', 'd: text', '4 bytes to 1', 'unfollow d', 'follow d'])
 })
 
-test('all who come before it stands wait for one LISTEN, and who comes after waits for nothing', async () => {
+test('all who come before a channel is followed wait for the same, and who comes after waits for nothing', async () => {
   const { join, stand } = hub()
   const first = join('d')
   const second = join('d')

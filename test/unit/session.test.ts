@@ -7,25 +7,17 @@ import type { Socket } from '../../lib/runtime/contract.ts'
 
 afterEach(() => void jest.useRealTimers())
 
-/** A client that is open, and the codes that the server closed it with. Whether the notifier has room is the test's to say. */
+/** A client that is open, and the codes that the server closed it with. Whether the broker has room is the test's to say. */
 function open(given: Partial<Grant>, hasRoom = true) {
   const sent: unknown[] = []
   const codes: number[] = []
   const sessions = createSessions({
-    hub: { join: () => undefined, leave: () => undefined, deliver: () => 0 },
-    notifier: {
-      send: (messages) => {
+    hub: { join: () => undefined, leave: () => undefined, deliver: () => undefined },
+    broker: {
+      publish: (messages) => {
         if (hasRoom) sent.push(...messages)
         return hasRoom
       },
-      probe: () => Promise.resolve(),
-      hold: () => undefined,
-      release: () => undefined,
-      backend: undefined,
-      answeredAt: 0,
-      reconnect: () => undefined,
-      drained: () => Promise.resolve(),
-      stop: () => 0,
     },
     meta: { opened: () => undefined, closed: () => undefined, restored: () => undefined },
     metrics: createMetrics(),

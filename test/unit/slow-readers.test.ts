@@ -10,9 +10,8 @@ const nothing = (): undefined => undefined
 /** The sessions alone: their sockets are the tests' own, which say what waits for them. */
 function createAlone(): Sessions {
   return createSessions({
-    hub: { join: nothing, leave: nothing, deliver: () => 0 },
-    // Nothing but sending is asked of it here.
-    notifier: { send: () => true } as unknown as Parameters<typeof createSessions>[0]['notifier'],
+    hub: { join: nothing, leave: nothing, deliver: nothing },
+    broker: { publish: () => true },
     meta: { opened: nothing, closed: nothing, restored: nothing },
     metrics: createMetrics(),
     log: { error: nothing, warning: nothing, info: nothing, debug: nothing },
@@ -60,7 +59,7 @@ function openStalled(sessions: Sessions, ...channels: readonly string[]): Stalle
 function publish(sessions: Sessions, readers: readonly Stalled[], text: string, times: number): void {
   for (let sent = 0; sent < times; sent++) {
     for (const reader of readers) reader.send(text)
-    sessions.handed(Buffer.byteLength(text), readers.length)
+    sessions.handedOn(Buffer.byteLength(text), readers.length)
   }
 }
 
@@ -98,7 +97,7 @@ describe('what may wait for a reader that takes nothing', () => {
 test('messages to one of many readers cost no look at all of them every few', () => {
   const sessions = createAlone()
   const [reader, ...others] = Array.from({ length: 2000 }, () => openStalled(sessions, 'chat'))
-  for (let sent = 0; sent < 1000; sent++) sessions.handed(1000, 1)
+  for (let sent = 0; sent < 1000; sent++) sessions.handedOn(1000, 1)
   const looks = others[0]?.looks ?? 0
   expect(looks).toBeGreaterThan(0)
   // A look at a socket for each 32 bytes that went out, and no more.

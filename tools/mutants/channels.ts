@@ -72,14 +72,14 @@ export const channels: readonly Mutant[] = [
   },
   {
     ...hub,
-    find: 'return known.listening',
+    find: 'return known.following',
     replace: 'return undefined',
     promise: 'No socket opens before the LISTEN of its database channel stands',
-    title: 'wait for one LISTEN',
+    title: 'wait for the same',
   },
   {
     ...hub,
-    find: 'if (isDirect(channel)) unlisten(channel)',
+    find: 'broker.unfollow(channel)',
     replace: '',
     promise: 'A database channel without readers is not listened to',
     title: 'until the last',

@@ -60,7 +60,7 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
-    find: 'await orAfter(left(), notifier.drained())',
+    find: 'await within(left(), broker.flush())',
     replace: '',
     promise: 'On SIGTERM everything accepted is in the database',
     title: 'takes its time for a commit',
@@ -89,9 +89,9 @@ export const program: readonly Mutant[] = [
     title: 'while it drains the server',
   },
   {
-    ...server,
-    find: 'channel !== config.listenChannel &&',
-    replace: '',
+    file: 'lib/broker/postgres/broker.ts',
+    find: 'name === channel || !isChannelName(name)',
+    replace: '!isChannelName(name)',
     promise: 'The listen channel is never received directly',
     test: 'test/contract/channels.test.ts',
     title: 'is never the listen channel',

@@ -115,7 +115,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
-    find: 'handed(Buffer.byteLength(text), 1)',
+    find: 'handedOn(Buffer.byteLength(text), 1)',
     replace: '',
     promise: 'MessagesMissed counts as what waits for a slow reader',
     test: 'test/unit/slow-readers.test.ts',

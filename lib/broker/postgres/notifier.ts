@@ -1,29 +1,26 @@
 /**
- * Owns the way to PostgreSQL: a bounded queue of messages, which go in order over one session, and probes, which go ahead of them.
+ * Owns the way to PostgreSQL: a bounded queue of messages, which go in order over one session, and questions, which go ahead of them.
  *
  * The first message leaves at once; what comes while a batch is under way is the next batch.
  */
 
+import type { Outcome } from '../../channels/broker.ts'
 import type { Envelope } from '../../channels/envelope.ts'
-import { asDatabaseError, type Backend, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
+import { asDatabaseError, type Backend, type Database, DatabaseError, type Row } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
-import { type Backoff, createBackoff } from '../../waiting.ts'
-import { BATCH, createFlights, type Settled } from './pipeline.ts'
+import { createBackoff } from '../../waiting.ts'
+import { BATCH, createPipeline, type Settled } from './pipeline.ts'
+import { createSendingSession } from './sending-session.ts'
 
 export interface Notifier {
-  /**
-   * Accepts messages, all or none.
-   *
-   * @param refused is called for each that PostgreSQL refuses.
-   * @returns false when the queue has no room for them.
-   */
-  send(messages: readonly Envelope[], refused: () => void): boolean
-  /** Notifies another channel, ahead of the queue. @throws DatabaseError when PostgreSQL refuses it or cannot be reached. */
-  probe(channel: string, notification: string): Promise<void>
-  /** Holds messages back, but not probes: what goes out while the LISTEN session is away would pass its readers by. */
-  hold(): void
-  release(): void
+  /** As the broker's `publish`. */
+  send(messages: readonly Envelope[], settled: (outcome: Outcome) => void): boolean
+  /** Runs a statement ahead of the queue. @throws DatabaseError when PostgreSQL refuses it or cannot be reached. */
+  ask(statement: string, parameters: readonly string[]): Promise<readonly Row[]>
+  /** Holds messages back, but not questions: what goes out while the LISTEN session is away would pass its readers by. */
+  pause(): void
+  resume(): void
   /** The process that takes what is sent; undefined while there is no session. */
   readonly backend: Backend | undefined
   /** When PostgreSQL last answered anything that was sent, in milliseconds of the monotonic clock. */
@@ -40,20 +37,17 @@ export interface Notifier {
 const QUEUE_BYTES = 64 * 1024 * 1024
 const MESSAGE_BYTES = 200
 
-/** The row names the same process, and not another that has got its number. Given as text, the time keeps its microseconds. */
-const END_BACKEND =
-  'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::text::timestamptz'
-
 interface Message extends Envelope {
   /** By the clock that never goes back, in milliseconds. */
   readonly acceptedAt: number
-  readonly refused: () => void
+  readonly settled: (outcome: Outcome) => void
 }
 
-interface Probe {
-  readonly channel: string
-  readonly notification: string
-  readonly settled: (error?: DatabaseError) => void
+interface Question {
+  readonly statement: string
+  readonly parameters: readonly string[]
+  readonly answered: (rows: readonly Row[]) => void
+  readonly failed: (fault: DatabaseError) => void
 }
 
 export interface NotifierOptions {
@@ -64,171 +58,127 @@ export interface NotifierOptions {
 }
 
 export function createNotifier({ database, channel, log, metrics }: NotifierOptions): Notifier {
-  let queue: Message[] = []
-  let queuedBytes = 0
-  let probes: Probe[] = []
-  let connection: Connection | undefined
+  const queue = createQueue()
+  let state: 'flowing' | 'paused' | 'stopped' = 'flowing'
   let isPumping = false
-  let isHeld = false
-  let isStopped = false
-  let isAway = false
+  let questions: Question[] = []
   let idle: (() => void)[] = []
   let answeredAt = Number.NEGATIVE_INFINITY
-  /** The process of a session that was dropped without an answer. It may hold on to its statement for as long as it likes. */
-  let abandoned: Backend | undefined
-  const backoff: Backoff = createBackoff()
-  const flights = createFlights<Message>(channel, connected)
+  /** What keeps messages from the database; said once, until an answer comes. */
+  let obstacle: DatabaseError | undefined
+  const backoff = createBackoff()
+  const session = createSendingSession(database)
+  const pipeline = createPipeline<Message>(channel, session.connected)
 
-  const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
-
-  async function connected(): Promise<Connection> {
-    if (connection) return connection
-    const opened = await open().catch((error) => {
-      const fault = asDatabaseError(error)
-      // What refuses a session says nothing about the messages.
-      throw new DatabaseError(fault.message, fault.code, false)
-    })
-    if (isStopped) opened.close()
-    connection = opened
-    void opened.closed.then(() => {
-      if (connection === opened) connection = undefined
-    })
-    return opened
-  }
-
-  /** A new session, which ends the process that a dropped one left behind: there are never more than two, and none keeps a lock. */
-  async function open(): Promise<Connection> {
-    const opened = await database.connect()
-    if (!abandoned) return opened
-    try {
-      await opened.query(END_BACKEND, [abandoned.pid, abandoned.startedAt])
-      abandoned = undefined
-      return opened
-    } catch (error) {
-      opened.close()
-      throw error
-    }
-  }
-
-  function takeBatch(): readonly Message[] {
-    const messages = queue.splice(0, BATCH)
-    queuedBytes -= messages.reduce((sum, message) => sum + cost(message), 0)
-    return messages
-  }
+  const is = (wanted: typeof state): boolean => state === wanted
+  /** Messages that are accepted and neither in the database nor refused. */
+  const waiting = (): number => queue.length + pipeline.messages
 
   function postAll(): void {
-    if (isHeld || isStopped) return
-    flights.resume()
-    while (queue.length > 0 && flights.takes(connection !== undefined && queue.length >= BATCH)) flights.post(takeBatch())
+    if (!is('flowing')) return
+    pipeline.resume()
+    while (queue.length > 0 && pipeline.takes(session.backend !== undefined && queue.length >= BATCH)) pipeline.post(queue.take())
   }
 
-  async function settle({ taken, refused, fault, isPassing }: Settled<Message>): Promise<void> {
-    if (taken) {
-      returned()
-      record(taken)
-    }
-    if (refused && fault) {
-      log.warning('message refused by the database', { code: fault.code, reason: fault.message })
-      refused.refused()
-    }
-    if (fault && isPassing) await failed(fault)
+  async function settle(settled: Settled<Message>): Promise<void> {
+    if (settled.kind === 'taken') {
+      answered()
+      record(settled.messages)
+    } else if (settled.kind === 'refused') {
+      const { code, message: reason } = settled.fault
+      log.warning('message refused by the database', { code, reason })
+      settled.message.settled({ code, reason })
+    } else if (settled.kind === 'delayed') await delay(settled.fault)
   }
 
   function record(messages: readonly Message[]): void {
     const now = performance.now()
     metrics.batches.observe(messages.length)
-    for (const { acceptedAt } of messages) metrics.toCommit.observe((now - acceptedAt) / 1000)
+    for (const { acceptedAt, settled } of messages) {
+      metrics.toCommit.observe((now - acceptedAt) / 1000)
+      settled('committed')
+    }
   }
 
-  function returned(): void {
+  function answered(): void {
     answeredAt = performance.now()
     backoff.reset()
-    if (isAway) log.info('sending to the database again', { waiting: waiting() })
-    isAway = false
+    if (obstacle) log.info('sending to the database again', { waiting: waiting() })
+    obstacle = undefined
   }
 
-  async function failed(fault: DatabaseError): Promise<void> {
-    if (isStopped) return
-    if (!isAway) log.warning('cannot send to the database', { reason: fault.message, code: fault.code })
-    isAway = true
-    for (const { settled } of probes.splice(0)) settled(fault)
+  async function delay(fault: DatabaseError): Promise<void> {
+    if (is('stopped')) return
+    if (!obstacle) log.warning('cannot send to the database', { reason: fault.message, code: fault.code })
+    obstacle = fault
+    for (const { failed } of questions.splice(0)) failed(fault)
     await backoff.wait()
   }
 
-  async function sendProbes(): Promise<void> {
-    const sending = probes.splice(0)
-    for (const { channel, notification, settled } of sending) {
+  async function askAll(): Promise<void> {
+    for (const { statement, parameters, ...question } of questions.splice(0)) {
       try {
-        await (await connected()).query('select pg_notify($1, $2)', [channel, notification])
-        returned()
-        settled()
+        const rows = await (await session.connected()).query(statement, parameters)
+        answered()
+        question.answered(rows)
       } catch (error) {
-        settled(asDatabaseError(error))
+        question.failed(asDatabaseError(error))
       }
     }
   }
 
   async function pump(): Promise<void> {
     isPumping = true
-    while (!isStopped) {
-      if (probes.length > 0) await sendProbes()
+    while (!is('stopped')) {
+      if (questions.length > 0) await askAll()
       postAll()
-      const ahead = flights.settle()
+      const ahead = pipeline.settle()
       if (ahead !== undefined) await settle(await ahead)
-      else if (probes.length === 0) break
+      else if (questions.length === 0) break
     }
     isPumping = false
     if (waiting() === 0) for (const resolve of idle.splice(0)) resolve()
   }
 
-  /** Messages that are accepted and neither in the database nor refused. */
-  const waiting = (): number => queue.length + flights.messages
-
   function wake(): void {
-    if (!isPumping && !isStopped) void pump()
+    if (!isPumping && !is('stopped')) void pump()
   }
 
   metrics.gauge('pgws_send_queue_messages', 'Accepted messages that wait for the database or its answer.', waiting)
   metrics.gauge(
     'pgws_send_queue_bytes',
     'What the messages that wait for the database take of the buffer, in bytes.',
-    () => queuedBytes,
+    () => queue.bytes,
   )
 
   return {
-    send(messages, refused) {
-      const total = messages.reduce((sum, message) => sum + cost(message), 0)
-      if (isStopped || queuedBytes + total > QUEUE_BYTES) return false
-      queuedBytes += total
-      const acceptedAt = performance.now()
-      for (const { head, tail, bytes } of messages) queue.push({ head, tail, bytes, acceptedAt, refused })
+    send(messages, settled) {
+      if (is('stopped') || !queue.add(messages, settled)) return false
       wake()
       return true
     },
-    probe(channel, notification) {
-      return new Promise((resolve, reject) => {
-        probes.push({ channel, notification, settled: (error) => (error ? reject(error) : resolve()) })
+    ask(statement, parameters) {
+      return new Promise((answered, failed) => {
+        questions.push({ statement, parameters, answered, failed })
         backoff.cut()
         wake()
       })
     },
-    hold() {
-      isHeld = true
+    pause() {
+      if (is('flowing')) state = 'paused'
     },
-    release() {
-      isHeld = false
+    resume() {
+      if (is('paused')) state = 'flowing'
       wake()
     },
     get backend() {
-      return connection?.server.backend
+      return session.backend
     },
     get answeredAt() {
       return answeredAt
     },
     reconnect() {
-      abandoned = connection?.server.backend ?? abandoned
-      connection?.close()
-      connection = undefined
+      session.replace()
       backoff.cut()
     },
     drained() {
@@ -237,14 +187,44 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
     },
     stop() {
       const left = waiting()
-      isStopped = true
-      queue = []
-      for (const { settled } of probes.splice(0)) settled(new DatabaseError('the notifier has stopped', 'STOPPED', false))
-      probes = []
+      state = 'stopped'
+      for (const { failed } of questions.splice(0)) failed(new DatabaseError('the notifier has stopped', 'STOPPED', false))
+      questions = []
       idle = []
-      connection?.close()
+      session.stop()
       backoff.cut()
       return left
+    },
+  }
+}
+
+/** Messages that no batch has taken yet. */
+function createQueue() {
+  const messages: Message[] = []
+  let bytes = 0
+  const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
+  const total = (some: readonly Envelope[]): number => some.reduce((sum, message) => sum + cost(message), 0)
+  return {
+    get length() {
+      return messages.length
+    },
+    get bytes() {
+      return bytes
+    },
+    /** @returns false when there is no room for them. */
+    add(added: readonly Envelope[], settled: Message['settled']): boolean {
+      const more = total(added)
+      if (bytes + more > QUEUE_BYTES) return false
+      bytes += more
+      const acceptedAt = performance.now()
+      for (const { head, tail, bytes } of added) messages.push({ head, tail, bytes, acceptedAt, settled })
+      return true
+    },
+    /** The next batch. */
+    take(): readonly Message[] {
+      const taken = messages.splice(0, BATCH)
+      bytes -= total(taken)
+      return taken
     },
   }
 }

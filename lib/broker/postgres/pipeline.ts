@@ -9,7 +9,7 @@
 import { type Envelope, nextStamp, notificationOf } from '../../channels/envelope.ts'
 import { asDatabaseError, type Connection, DatabaseError } from '../../database/connection.ts'
 
-export interface Flights<M extends Envelope> {
+export interface Pipeline<M extends Envelope> {
   /** Messages neither in the database nor refused. */
   readonly messages: number
   /** Whether the next batch may go. @param isFull whether it is as large as it may be; then it may go behind another. */
@@ -22,15 +22,14 @@ export interface Flights<M extends Envelope> {
   settle(): Promise<Settled<M>> | undefined
 }
 
-/** What became of a batch. One that is neither taken nor refused is to be sent again, whole or in halves. */
-export interface Settled<M> {
-  readonly taken?: readonly M[]
-  readonly refused?: M
-  /** Why it was not taken. */
-  readonly fault?: DatabaseError
-  /** Whether the same statement may succeed after a while. */
-  readonly isPassing?: boolean
-}
+/** What became of a batch. */
+export type Settled<M> =
+  | { readonly kind: 'taken'; readonly messages: readonly M[] }
+  | { readonly kind: 'refused'; readonly message: M; readonly fault: DatabaseError }
+  /** PostgreSQL refuses one of its messages, and it is to be sent again in halves. */
+  | { readonly kind: 'halved' }
+  /** It is to be sent again after a while: nothing is wrong with its messages. */
+  | { readonly kind: 'delayed'; readonly fault: DatabaseError }
 
 /**
  * Messages of one statement at most. PostgreSQL takes 1,000 at once a little faster, but begins later: 500 go round a tenth faster.
@@ -42,7 +41,7 @@ export const BATCH = 500
 const SEPARATOR = '\u0001'
 
 /** Batches under way at once: two keep a database near by and this program both at work, and as many again one that is far. */
-const FLIGHTS = 4
+const MOST_UNDER_WAY = 4
 
 /**
  * Takes a batch that follows another ($3, that one's number) only if that one was taken, so that nothing overtakes: what is set
@@ -61,18 +60,18 @@ interface Batch<M> {
   readonly notifications: readonly string[]
 }
 
-interface Flight<M> {
+interface Sent<M> {
   readonly batch: Batch<M>
   /** Why the database did not take it; undefined when it did. */
   readonly answer: Promise<DatabaseError | undefined>
 }
 
 /** @param connected the session to send over, which may have to be set up first. */
-export function createFlights<M extends Envelope>(channel: string, connected: () => Promise<Connection>): Flights<M> {
-  /** In the order of their answers. */
-  const flights: Flight<M>[] = []
+export function createPipeline<M extends Envelope>(channel: string, connected: () => Promise<Connection>): Pipeline<M> {
+  /** Batches without an answer, in the order in which they were sent. */
+  const sent: Sent<M>[] = []
   /** Batches to be sent again. The next one is the last. */
-  const begun: Batch<M>[] = []
+  const again: Batch<M>[] = []
   let posted = 0
   let stamp = 0
 
@@ -85,11 +84,11 @@ export function createFlights<M extends Envelope>(channel: string, connected: ()
   }
 
   function send(batch: Batch<M>): void {
-    const after = flights.length === 0 ? '' : String(posted)
-    flights.push({ batch, answer: answerTo(batch, after, String(++posted)) })
+    const after = sent.length === 0 ? '' : String(posted)
+    sent.push({ batch, answer: answerTo(batch, after, String(++posted)) })
   }
 
-  async function answerTo({ notifications }: Batch<M>, after: string, number: string): Flight<M>['answer'] {
+  async function answerTo({ notifications }: Batch<M>, after: string, number: string): Sent<M>['answer'] {
     try {
       const [row] = await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR), after, number])
       return row?.taken === number ? undefined : new DatabaseError('the batch ahead was not taken', 'BEHIND', false)
@@ -98,44 +97,44 @@ export function createFlights<M extends Envelope>(channel: string, connected: ()
     }
   }
 
-  async function settle({ batch, answer }: Flight<M>): Promise<Settled<M>> {
+  async function settle({ batch, answer }: Sent<M>): Promise<Settled<M>> {
     const fault = await answer
     const { messages } = batch
     if (fault === undefined) {
-      flights.shift()
-      return { taken: messages }
+      sent.shift()
+      return { kind: 'taken', messages }
     }
     // Those behind were not taken either, or the session ended and none has an answer.
-    for (const behind of flights.splice(0).slice(1).reverse()) {
+    for (const behind of sent.splice(0).slice(1).reverse()) {
       await behind.answer
-      begun.push(behind.batch)
+      again.push(behind.batch)
     }
-    const isPassing = fault.isPassing
     const [first] = messages
+    const isPassing = fault.isPassing
     if (messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)) split(batch)
-    else if (isPassing) begun.push(batch)
-    else if (first) return { refused: first, fault }
-    return { fault, isPassing }
+    else if (isPassing) again.push(batch)
+    else if (first) return { kind: 'refused', message: first, fault }
+    return isPassing ? { kind: 'delayed', fault } : { kind: 'halved' }
   }
 
   function split({ messages, notifications }: Batch<M>): void {
     const half = messages.length >> 1
-    begun.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
-    begun.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })
+    again.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
+    again.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })
   }
 
   return {
     get messages() {
-      return [...begun, ...flights.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, 0)
+      return [...again, ...sent.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, 0)
     },
-    takes: (isFull) => begun.length === 0 && (flights.length === 0 || (isFull && flights.length < FLIGHTS)),
+    takes: (isFull) => again.length === 0 && (sent.length === 0 || (isFull && sent.length < MOST_UNDER_WAY)),
     post: (messages) => send({ messages, notifications: stamped(messages) }),
     resume() {
-      const again = flights.length === 0 ? begun.pop() : undefined
-      if (again) send(again)
+      const next = sent.length === 0 ? again.pop() : undefined
+      if (next) send(next)
     },
     settle() {
-      const [ahead] = flights
+      const [ahead] = sent
       return ahead && settle(ahead)
     },
   }

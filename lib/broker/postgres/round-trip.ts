@@ -2,9 +2,10 @@
  * Owns the check of the whole way: a notification that the notifier sends must arrive on the LISTEN session. It tells a dead or half-open
  * connection, a pooler that swallowed LISTEN, a replica, and a NOTIFY that is blocked in the database from each other.
  */
-import type { Backend, ListeningConnection } from '../../database/connection.ts'
+import type { Backend } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import { within } from '../../waiting.ts'
+import type { Listener, Query } from './listener.ts'
 import type { Notifier } from './notifier.ts'
 
 export interface RoundTrip {
@@ -20,14 +21,15 @@ export interface RoundTrip {
    * @param deadline milliseconds.
    * @param heardAt when a notification last arrived on the session, in milliseconds of the monotonic clock.
    */
-  run(session: ListeningConnection, deadline: number, heardAt: () => number): Promise<Finding>
+  run(listener: Listener, deadline: number, heardAt: () => number): Promise<Finding>
 }
 
+/** What a run found of both sessions. */
 export interface Finding {
-  /** Whether the notification came back. */
-  readonly isBack: boolean
-  /** What is wrong with the LISTEN session; undefined where it is well, though the notification could not be sent. */
-  readonly fault: string | undefined
+  /** Proven: the notification came back. Unproven: it could not be sent, and LISTEN is well as far as can be told. */
+  readonly listening: 'proven' | 'unproven' | { readonly fault: string }
+  /** Lost: its session gives no answer and is not at work, or leads to another server than the LISTEN session does. */
+  readonly sending: 'well' | 'lost'
 }
 
 /** What every check's channel begins with, of this server and of others. */
@@ -35,17 +37,18 @@ export const CHECK_PREFIX = 'pgws-check-'
 
 /** What a run has seen so far. */
 interface Seen {
-  isBack: boolean
-  probe: 'waiting' | 'taken' | 'failed'
-  answer: { readonly isReplica: boolean; readonly listens: boolean } | undefined
+  /** The notification on its way. */
+  sent: 'waiting' | 'taken' | 'failed' | 'back'
+  /** The query on the LISTEN session. */
+  answer: 'waiting' | 'ended' | { readonly isReplica: boolean; readonly listens: boolean }
 }
 
 /** Asked on the LISTEN session itself. */
 const LOOK = `select pg_is_in_recovery() as replica, pg_notification_queue_usage() as usage,
   exists (select from pg_listening_channels() as c where c = $1) as listens`
 
-/** What the process of the sending session is doing; no row when it has ended. */
-const LOOK_AT_SENDER = `select state, wait_event_type as kind, wait_event as event from pg_stat_activity
+/** What a process is doing; no row when it has ended. */
+const LOOK_AT_PROCESS = `select state, wait_event_type as kind, wait_event as event from pg_stat_activity
   where pid = $1::int and backend_start = $2::text::timestamptz`
 
 export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
@@ -54,62 +57,81 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
   let queueUsage = 0
   let arrived: (payload: string) => void = () => undefined
 
-  async function run(session: ListeningConnection, deadline: number, heardAt: () => number): Promise<Finding> {
+  async function run(listener: Listener, deadline: number, heardAt: () => number): Promise<Finding> {
     const payload = String(++runs)
     const started = performance.now()
-    const seen: Seen = { isBack: false, probe: 'waiting', answer: undefined }
-    let hasEnded = false
+    const seen: Seen = { sent: 'waiting', answer: 'waiting' }
     const { promise: back, resolve } = Promise.withResolvers<void>()
     arrived = (received) => {
-      seen.isBack ||= received === payload
-      if (seen.isBack) resolve()
+      if (received !== payload) return
+      seen.sent = 'back'
+      resolve()
     }
-    const probed = notifier.probe(channel, payload).then(
+    const sent = notifier.ask('select pg_notify($1, $2)', [channel, payload]).then(
       () => {
-        seen.probe = 'taken'
+        if (seen.sent === 'waiting') seen.sent = 'taken'
         return back
       },
       (error: Error) => {
-        seen.probe = 'failed'
+        if (seen.sent === 'waiting') seen.sent = 'failed'
         log.warning('the check could not be sent', { reason: error.message })
       },
     )
-    const asked = session.query(LOOK, [channel]).then(
+    const asked = listener.query(LOOK, [channel]).then(
       ([row]) => {
         seen.answer = { isReplica: row?.replica === true, listens: row?.listens === true }
         queueUsage = Number(row?.usage)
       },
       () => {
-        hasEnded = true
+        seen.answer = 'ended'
       },
     )
     for (;;) {
       const from = performance.now()
-      await within(deadline, Promise.race([back, Promise.all([probed, asked])]))
-      if (seen.isBack) return { isBack: true, fault: undefined }
+      await within(deadline, Promise.all([Promise.race([back, sent]), asked]))
+      if (seen.sent === 'back') break
       // Neither a process that was stopped nor a session that works through a flood is broken. Each session speaks for itself alone.
       const wasPaused = performance.now() - from > deadline * 1.5 + 1000
-      const progressAt = seen.probe === 'waiting' ? notifier.answeredAt : heardAt()
-      if (hasEnded || seen.probe === 'failed' || !(wasPaused || progressAt > from)) break
+      const progressAt = seen.sent === 'waiting' ? notifier.answeredAt : heardAt()
+      if (seen.answer === 'ended' || seen.sent === 'failed' || !(wasPaused || progressAt > from)) break
     }
-    if (seen.probe === 'waiting') await judgeSender(seen.answer ? session : undefined, deadline)
+    return judge(seen, listener, deadline, Math.round(performance.now() - started))
+  }
+
+  async function judge(seen: Seen, listener: Listener, limit: number, waited: number): Promise<Finding> {
+    const { sent, answer } = seen
+    if (sent === 'back') {
+      const takesNothing = answer === 'waiting' && (await isIdle(listener.backend, limit))
+      return { listening: takesNothing ? { fault: deaf(waited) } : 'proven', sending: 'well' }
+    }
+    const sending =
+      sent === 'waiting' ? await judgeSender(typeof answer === 'object' ? listener.query : undefined, limit) : 'well'
+    const fault = faultOf(seen, waited)
+    if (fault === undefined) return { listening: 'unproven', sending }
     // It may have gone to another server or database: where a connection string leads can change under a session.
-    if (seen.probe === 'taken' && seen.answer?.listens) notifier.reconnect()
-    return { isBack: false, fault: judge(seen, performance.now() - started) }
+    const isElsewhere = sent === 'taken' && typeof answer === 'object' && answer.listens
+    return { listening: { fault }, sending: isElsewhere ? 'lost' : sending }
   }
 
   /**
-   * The sending side gives no answer. Dead, it is set up anew, and the next check tells; blocked in the database, it is left alone.
+   * The sending side gives no answer. Dead, it is to be set up anew, and the next check tells; blocked in the database, it is left alone.
    *
-   * @param session to ask about it; undefined when that gives no answer either.
+   * @param query to ask about it; undefined when the LISTEN session gives no answer either.
    */
-  async function judgeSender(session: ListeningConnection | undefined, deadline: number): Promise<void> {
+  async function judgeSender(query: Query | undefined, limit: number): Promise<Finding['sending']> {
     const { backend } = notifier
     // Without a session, the attempt to connect has its own limit.
-    if (!backend) return
-    const doing = session && (await activity(session, backend, deadline))
-    if (doing) log.warning('a notification is blocked in the database', { pid: backend.pid, 'waits-for': doing })
-    else notifier.reconnect()
+    if (!backend) return 'well'
+    const activity = query && (await activityOf(query, backend, limit))
+    if (!activity?.isBusy) return 'lost'
+    log.warning('a notification is blocked in the database', { pid: backend.pid, 'waits-for': activity.event })
+    return 'well'
+  }
+
+  /** Whether a process waits for its client, which has asked it something long since. Under a flood of notifications it is at work. */
+  async function isIdle(backend: Backend, limit: number): Promise<boolean> {
+    const activity = await activityOf(notifier.ask, backend, limit)
+    return activity !== undefined && activity.state === 'idle' && activity.event === 'ClientRead'
   }
 
   return {
@@ -122,28 +144,42 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
   }
 }
 
-/**
- * What a process waits for or works at; undefined when it has ended, waits for its client, or the session gives no answer.
- */
-async function activity(session: ListeningConnection, { pid, startedAt }: Backend, limit: number): Promise<string | undefined> {
-  let doing: string | undefined
-  const asked = session.query(LOOK_AT_SENDER, [pid, startedAt]).then(
+interface Activity {
+  readonly state: string
+  readonly event: string
+  /** It works, or waits for something other than its client. */
+  readonly isBusy: boolean
+}
+
+/** What a process does; undefined when it has ended, or nobody answers. */
+async function activityOf(query: Query, { pid, startedAt }: Backend, limit: number): Promise<Activity | undefined> {
+  let activity: Activity | undefined
+  const asked = query(LOOK_AT_PROCESS, [pid, startedAt]).then(
     ([row]) => {
-      if (row?.state === 'active' && row.kind !== 'Client') doing = String(row.event ?? 'nothing')
+      if (!row) return
+      const { state, kind, event } = row
+      activity = {
+        state: String(state),
+        event: String(event ?? 'nothing'),
+        isBusy: state === 'active' && kind !== 'Client',
+      }
     },
-    // Its end is told by the session itself.
+    // The end of the session that was asked is told by itself.
     () => undefined,
   )
   await within(limit, asked)
-  return doing
+  return activity
 }
 
-function judge({ probe, answer }: Seen, elapsed: number): string | undefined {
-  const waited = Math.round(elapsed)
-  if (!answer) return `the LISTEN session gave no answer within ${waited} ms: its connection is half open or its host is gone`
+const deaf = (waited: number): string =>
+  `the LISTEN session took no query for ${waited} ms, though it delivers: its connection is half open, towards the database`
+
+function faultOf({ sent, answer }: Seen, waited: number): string | undefined {
+  if (typeof answer !== 'object')
+    return `the LISTEN session gave no answer within ${waited} ms: its connection is half open or its host is gone`
   if (answer.isReplica) return 'the server is a replica, which takes no notifications: connect to the primary'
   if (!answer.listens)
     return 'the LISTEN was swallowed, as a pooler in transaction mode does: connect to PostgreSQL itself, or to a pooler in session mode'
-  if (probe !== 'taken') return undefined
+  if (sent !== 'taken') return undefined
   return `a notification that the database took did not come back within ${waited} ms: a pooler in transaction mode may hold it, connect to PostgreSQL itself`
 }

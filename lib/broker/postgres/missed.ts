@@ -1,0 +1,61 @@
+/** Owns the times between which notifications may have been missed. Pure; the clock is a parameter. */
+
+export interface Span {
+  /** Milliseconds of UNIX time. */
+  readonly from: number
+  readonly to: number
+}
+
+export interface Clock {
+  /** UNIX time in milliseconds, which may be set. */
+  wall(): number
+  /** Milliseconds of a clock that nobody sets. */
+  monotonic(): number
+}
+
+export interface Missed {
+  /** A notification arrived. */
+  arrived(): void
+  /** When one last arrived: in milliseconds of UNIX time for readers, and of the monotonic clock for intervals. */
+  readonly lastArrival: number
+  readonly heardAt: number
+  /** A check came back that set out at this time, in milliseconds of UNIX time. */
+  proven(setOutAt: number): void
+  /** The session ended. @returns where what was missed begins: when the last check that came back set out. */
+  lost(): number
+  /** What readers are still to be told, once: from the last check that came back to what has just arrived. */
+  take(): Span | undefined
+}
+
+export function createMissed({ wall, monotonic }: Clock): Missed {
+  let lastArrival = 0
+  let heardAt = 0
+  /** All that was committed ahead of it has arrived; what was committed later may still have been on its way when the session ended. */
+  let provenAt = 0
+  let since: number | undefined
+  return {
+    arrived() {
+      lastArrival = wall()
+      heardAt = monotonic()
+    },
+    get lastArrival() {
+      return lastArrival
+    },
+    get heardAt() {
+      return heardAt
+    },
+    proven(setOutAt) {
+      provenAt = setOutAt
+    },
+    lost() {
+      since ??= provenAt
+      return provenAt
+    },
+    take() {
+      if (since === undefined) return undefined
+      const span = { from: since, to: lastArrival }
+      since = undefined
+      return span
+    },
+  }
+}

@@ -1,0 +1,67 @@
+/** Owns the session that notifications are sent over: made when it is needed, and replaced when it may be dead without a word. */
+
+import { asDatabaseError, type Backend, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
+
+export interface SendingSession {
+  /** The session, made if there is none. @throws DatabaseError that says nothing about what was to be sent. */
+  connected(): Promise<Connection>
+  /** The process that serves it; undefined while there is none. */
+  readonly backend: Backend | undefined
+  /** Drops it. The next one ends its process. */
+  replace(): void
+  stop(): void
+}
+
+/** The row names the same process, and not another that has got its number. Given as text, the time keeps its microseconds. */
+const END_BACKEND =
+  'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::text::timestamptz'
+
+export function createSendingSession(database: Database): SendingSession {
+  let connection: Connection | undefined
+  let isStopped = false
+  /** The process of a session that was dropped without an answer. It may hold on to its statement for as long as it likes. */
+  let abandoned: Backend | undefined
+
+  /** A new session, which ends the process that a dropped one left behind: there are never more than two, and none keeps a lock. */
+  async function open(): Promise<Connection> {
+    const opened = await database.connect()
+    if (!abandoned) return opened
+    try {
+      await opened.query(END_BACKEND, [abandoned.pid, abandoned.startedAt])
+      abandoned = undefined
+      return opened
+    } catch (error) {
+      opened.close()
+      throw error
+    }
+  }
+
+  return {
+    async connected() {
+      if (connection) return connection
+      const opened = await open().catch((error) => {
+        const fault = asDatabaseError(error)
+        // What refuses a session says nothing about the messages.
+        throw new DatabaseError(fault.message, fault.code, false)
+      })
+      if (isStopped) opened.close()
+      connection = opened
+      void opened.closed.then(() => {
+        if (connection === opened) connection = undefined
+      })
+      return opened
+    },
+    get backend() {
+      return connection?.server.backend
+    },
+    replace() {
+      abandoned = connection?.server.backend ?? abandoned
+      connection?.close()
+      connection = undefined
+    },
+    stop() {
+      isStopped = true
+      connection?.close()
+    },
+  }
+}
