@@ -47,7 +47,10 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   discard(session: Session): void
   /** To be told the bytes of each text that was handed to readers, and how many those are. Drops readers that are too slow. */
   handed(bytes: number, readers: number): void
-  /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
+  /**
+   * Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time, and where others are not
+   * to go on without a word, closes them.
+   */
   missed(from: number, to: number): void
   /** Closes the readers of a channel that the database does not listen to any more. */
   lost(channel: string): void
@@ -64,6 +67,8 @@ export interface SessionsOptions {
   readonly forwardClaims: readonly string[] | undefined
   readonly maxMessagesPerSecond: number
   readonly sendBufferBytes: number
+  /** Whether readers that are not told what they may have missed are closed. */
+  readonly closeAfterOutage: boolean
   /** Milliseconds between two rounds of pings. Default 15,000. */
   readonly pingEvery?: number
 }
@@ -181,7 +186,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     create(grant, isTold) {
       const session: Session = {
         grant,
-        isTold: isTold && grant.canRead,
+        isTold,
         frames: undefined,
         openedAt: 0,
         silentRounds: 0,
@@ -250,8 +255,13 @@ export function createSessions(options: SessionsOptions): Sessions {
     handed,
     missed(from, to) {
       for (const socket of sockets) {
-        if (!socket.data.isTold) continue
-        for (const channel of readable(socket.data)) {
+        const { isTold, grant, closure } = socket.data
+        if (!grant.canRead || closure !== undefined) continue
+        if (!isTold) {
+          if (options.closeAfterOutage) close(socket, 'MESSAGES_MISSED')
+          continue
+        }
+        for (const channel of grant.channels) {
           const text = JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
           socket.send(text)
           handed(Buffer.byteLength(text), 1)

@@ -19,6 +19,7 @@ function createAlone(): Sessions {
     forwardClaims: undefined,
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
     sendBufferBytes: BUFFER,
+    closeAfterOutage: false,
   })
 }
 
