@@ -11,6 +11,7 @@ import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
 import { createRateLimit, type Rate } from './rate.ts'
+import { createSlowReaders } from './slow-readers.ts'
 
 /** What the program keeps with a client's socket. */
 export interface Session extends Lively, Rate {
@@ -77,12 +78,6 @@ const PING_EVERY = 15_000
 
 const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 
-/** The most that a server's frame adds to a text below 64 KiB (RFC 6455 section 5.2). */
-const FRAME_BYTES = 4
-
-/** A look at all sockets is worth its time once this many bytes were handed on for each of them. */
-const LOOK_BYTES = 32
-
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
 
@@ -94,9 +89,6 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { hub, notifier, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
   let created = 0
-  /** Bytes of the texts that were handed to readers since all were looked at, once and times their readers. */
-  let unlooked = 0
-  let spread = 0
   let allGone = (): void => undefined
   const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
   const liveness = createLiveness<Socket<Session>>({
@@ -105,6 +97,14 @@ export function createSessions(options: SessionsOptions): Sessions {
     pingEvery,
     silent: (socket) => drop(socket, 'answers no ping'),
     expired: (socket) => close(socket, 'EXPIRED'),
+  })
+  const handed = createSlowReaders<Socket<Session>>({
+    readers: sockets,
+    limit: options.sendBufferBytes,
+    found(socket) {
+      metrics.slowReaders.add()
+      drop(socket, 'reads too slowly')
+    },
   })
 
   const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
@@ -121,25 +121,6 @@ export function createSessions(options: SessionsOptions): Sessions {
     sockets.delete(socket)
     log.info(`dropped a client that ${fault}`, { channels: listed(socket.data.grant) })
     socket.terminate()
-  }
-
-  function handed(bytes: number, readers: number): void {
-    unlooked += bytes + FRAME_BYTES
-    spread += (bytes + FRAME_BYTES) * readers
-    if (unlooked >= options.sendBufferBytes / 2 && spread >= LOOK_BYTES * sockets.size) look()
-  }
-
-  /**
-   * Drops readers that are too slow. What waits for one grew by no more than what was handed on since the last look. What is published
-   * in this tick may count only in the next look.
-   */
-  function look(): void {
-    unlooked = spread = 0
-    for (const socket of sockets) {
-      if (socket.getBufferedAmount() <= options.sendBufferBytes) continue
-      metrics.slowReaders.add()
-      drop(socket, 'reads too slowly')
-    }
   }
 
   /** Counts a frame of a client. @returns whether it may be taken. */

@@ -106,9 +106,9 @@ export const sessions: readonly Mutant[] = [
     title: 'PGWS_SEND_BUFFER_BYTES drops a reader',
   },
   {
-    ...session,
-    find: 'options.sendBufferBytes / 2',
-    replace: 'options.sendBufferBytes * 100',
+    file: 'lib/channels/slow-readers.ts',
+    find: 'limit / 2',
+    replace: 'limit * 100',
     promise: 'Memory stays bounded by what may wait for each reader',
     test: 'test/faults/readers.test.ts',
     title: 'all of 100 readers stall',
@@ -122,8 +122,8 @@ export const sessions: readonly Mutant[] = [
     title: 'is the same where all it gets is word of missed messages',
   },
   {
-    ...session,
-    find: ' && spread >= LOOK_BYTES * sockets.size',
+    file: 'lib/channels/slow-readers.ts',
+    find: ' && spread >= LOOK_BYTES * readers.size',
     replace: '',
     promise: 'A small PGWS_SEND_BUFFER_BYTES does not scan all sockets every few messages',
     test: 'test/unit/slow-readers.test.ts',
