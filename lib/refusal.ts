@@ -41,6 +41,7 @@ export const closures = {
   TOO_LARGE: { code: 1009, reason: 'Too large for NOTIFY: the envelope must stay below 8000 bytes' },
   CHANNEL_LOST: { code: 1011, reason: 'The database does not listen to a channel of this connection any more' },
   REFUSED_BY_DATABASE: { code: 1011, reason: 'The database refused the message' },
+  MESSAGES_MISSED: { code: 1012, reason: 'Messages may have been missed: connect again' },
   BUFFER_FULL: { code: 1013, reason: 'The buffer for the database is full: try again later' },
   EXPIRED: { code: 3001, reason: 'JWT expired' },
 } as const

@@ -101,6 +101,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     forwardClaims: config.forwardClaims,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     sendBufferBytes: config.sendBufferBytes,
+    closeAfterOutage: config.closeAfterOutage,
     ...(pingEvery === undefined ? {} : { pingEvery }),
   })
   const routes = createRoutes({

@@ -11,6 +11,7 @@ import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
 import { createRateLimit, type Rate } from './rate.ts'
+import { createSlowReaders } from './slow-readers.ts'
 
 /** What the program keeps with a client's socket. */
 export interface Session extends Lively, Rate {
@@ -47,7 +48,10 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   discard(session: Session): void
   /** To be told the bytes of each text that was handed to readers, and how many those are. Drops readers that are too slow. */
   handedOn(bytes: number, readers: number): void
-  /** Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time. */
+  /**
+   * Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time, and where others are not
+   * to go on without a word, closes them.
+   */
   missed(from: number, to: number): void
   /** Closes the readers of a channel that the database does not listen to any more. */
   lost(channel: string): void
@@ -64,6 +68,8 @@ export interface SessionsOptions {
   readonly forwardClaims: readonly string[] | undefined
   readonly maxMessagesPerSecond: number
   readonly sendBufferBytes: number
+  /** Whether readers that are not told what they may have missed are closed. */
+  readonly closeAfterOutage: boolean
   /** Milliseconds between two rounds of pings. Default 15,000. */
   readonly pingEvery?: number
 }
@@ -71,12 +77,6 @@ export interface SessionsOptions {
 const PING_EVERY = 15_000
 
 const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
-
-/** The most that a server's frame adds to a text below 64 KiB (RFC 6455 section 5.2). */
-const FRAME_BYTES = 4
-
-/** A look at all sockets is worth its time once this many bytes were handed on for each of them. */
-const LOOK_BYTES = 32
 
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
@@ -89,9 +89,6 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { hub, broker, meta, metrics, log, pingEvery = PING_EVERY } = options
   const sockets = new Set<Socket<Session>>()
   let created = 0
-  /** Bytes of the texts that were handed to readers since all were looked at, once and times their readers. */
-  let unlooked = 0
-  let spread = 0
   let allGone = (): void => undefined
   const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
   const liveness = createLiveness<Socket<Session>>({
@@ -100,6 +97,14 @@ export function createSessions(options: SessionsOptions): Sessions {
     pingEvery,
     silent: (socket) => drop(socket, 'answers no ping'),
     expired: (socket) => close(socket, 'EXPIRED'),
+  })
+  const handedOn = createSlowReaders<Socket<Session>>({
+    readers: sockets,
+    limit: options.sendBufferBytes,
+    found(socket) {
+      metrics.slowReaders.add()
+      drop(socket, 'reads too slowly')
+    },
   })
 
   const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
@@ -116,25 +121,6 @@ export function createSessions(options: SessionsOptions): Sessions {
     sockets.delete(socket)
     log.info(`dropped a client that ${fault}`, { channels: listed(socket.data.grant) })
     socket.terminate()
-  }
-
-  function handedOn(bytes: number, readers: number): void {
-    unlooked += bytes + FRAME_BYTES
-    spread += (bytes + FRAME_BYTES) * readers
-    if (unlooked >= options.sendBufferBytes / 2 && spread >= LOOK_BYTES * sockets.size) look()
-  }
-
-  /**
-   * Drops readers that are too slow. What waits for one grew by no more than what was handed on since the last look. What is published
-   * in this tick may count only in the next look.
-   */
-  function look(): void {
-    unlooked = spread = 0
-    for (const socket of sockets) {
-      if (socket.getBufferedAmount() <= options.sendBufferBytes) continue
-      metrics.slowReaders.add()
-      drop(socket, 'reads too slowly')
-    }
   }
 
   /** Counts a frame of a client. @returns whether it may be taken. */
@@ -181,7 +167,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     create(grant, isTold) {
       const session: Session = {
         grant,
-        isTold: isTold && grant.canRead,
+        isTold,
         frames: undefined,
         openedAt: 0,
         silentRounds: 0,
@@ -250,8 +236,13 @@ export function createSessions(options: SessionsOptions): Sessions {
     handedOn,
     missed(from, to) {
       for (const socket of sockets) {
-        if (!socket.data.isTold) continue
-        for (const channel of readable(socket.data)) {
+        const { isTold, grant, closure } = socket.data
+        if (!grant.canRead || closure !== undefined) continue
+        if (!isTold) {
+          if (options.closeAfterOutage) close(socket, 'MESSAGES_MISSED')
+          continue
+        }
+        for (const channel of grant.channels) {
           const text = JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
           socket.send(text)
           handedOn(Buffer.byteLength(text), 1)

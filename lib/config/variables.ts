@@ -131,6 +131,15 @@ export const variables = {
       'Milliseconds, and the longest time for which a broken listener goes unnoticed. Set: the server heals it and keeps every client. Unset or 0: it checks every 10 s and stops with exit 1 when the listener is lost, so that a supervisor restarts it.',
     parse: whole(0, 0, LONGEST),
   }),
+  closeAfterOutage: variable({
+    name: 'PGWS_CLOSE_AFTER_OUTAGE',
+    default: 'False',
+    sample: 'True',
+    example: 'True',
+    meaning:
+      'Readers that cannot be told what they may have missed, for they did not offer the subprotocol pgws, are closed with 1012 once LISTEN stands again, so that they connect again and fetch their state. False leaves them open, without a word.',
+    parse: boolean,
+  }),
   certificateFile: variable({
     name: 'PGWS_CERTIFICATE_FILE',
     default: 'unset',

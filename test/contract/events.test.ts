@@ -110,6 +110,30 @@ test('a client that offers pgws is told what it may have missed, per channel tha
   expect(writer.waiting).toBe(0)
 })
 
+test('PGWS_CLOSE_AFTER_OUTAGE closes readers that cannot be told, and leaves open who is told and who only writes', async () => {
+  await using program = await start({
+    PGWS_DB_URI: server.uri,
+    PGWS_CHECK_LISTENER_INTERVAL: '1000',
+    PGWS_CLOSE_AFTER_OUTAGE: 'True',
+  })
+  await using told = await open(program, ['one'], ['pgws'])
+  await using plain = await open(program, ['one'])
+  await using foreign = await open(program, ['one'], ['chat'])
+  await using writer = await connect(`${program.origin}/${await token({ mode: 'w', channels: ['one'] })}`)
+  await using telling = await connect(`${program.origin}/${await token({ mode: 'w', channels: ['one'] })}`, {
+    protocols: ['pgws'],
+  })
+  await killListener(program)
+  expect(JSON.parse(await told.next())).toMatchObject({ event: 'MessagesMissed', channel: 'one' })
+  writer.send('after')
+  expect(payloadOf(await Promise.race([told.next(), writer.closed.then(() => '{}')]))).toBe('after')
+  for (const client of [plain, foreign]) {
+    await expect(client.next()).rejects.toThrow('closed')
+    expect(await client.closed).toEqual({ code: 1012, reason: 'Messages may have been missed: connect again' })
+  }
+  expect(telling.waiting).toBe(0)
+})
+
 test('what a client may have missed begins before its server knew that it heard nothing', async () => {
   using proxy = await startProxy(server.port)
   await using program = await start({

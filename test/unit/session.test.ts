@@ -25,6 +25,7 @@ function open(given: Partial<Grant>, hasRoom = true) {
     forwardClaims: undefined,
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
     sendBufferBytes: 1_000_000,
+    closeAfterOutage: false,
   })
   const { session } = sessions.create(
     {

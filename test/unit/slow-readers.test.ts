@@ -18,6 +18,7 @@ function createAlone(): Sessions {
     forwardClaims: undefined,
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
     sendBufferBytes: BUFFER,
+    closeAfterOutage: false,
   })
 }
 

@@ -1,0 +1,46 @@
+/** Owns which readers are too slow, and when it is worth looking for them. */
+
+interface Reader {
+  /** Bytes that wait for it. */
+  getBufferedAmount(): number
+}
+
+export interface SlowReadersOptions<R> {
+  readonly readers: ReadonlySet<R>
+  /** Bytes that may wait for one reader. */
+  readonly limit: number
+  /** More waits for this one. */
+  readonly found: (reader: R) => void
+}
+
+/** The most that a server's frame adds to a text below 64 KiB (RFC 6455 section 5.2). */
+const FRAME_BYTES = 4
+
+/** A look at all readers is worth its time once this many bytes were handed on for each of them. */
+const LOOK_BYTES = 32
+
+/** @returns is to be told the bytes of each text that was handed on, and to how many readers. */
+export function createSlowReaders<R extends Reader>({
+  readers,
+  limit,
+  found,
+}: SlowReadersOptions<R>): (bytes: number, count: number) => void {
+  /** Bytes of the texts that were handed on since all were looked at, once and times their readers. */
+  let unlooked = 0
+  let spread = 0
+
+  /**
+   * What waits for one reader grew by no more than what was handed on since the last look. What is published in this tick may count
+   * only in the next look.
+   */
+  function look(): void {
+    unlooked = spread = 0
+    for (const reader of readers) if (reader.getBufferedAmount() > limit) found(reader)
+  }
+
+  return (bytes, count) => {
+    unlooked += bytes + FRAME_BYTES
+    spread += (bytes + FRAME_BYTES) * count
+    if (unlooked >= limit / 2 && spread >= LOOK_BYTES * readers.size) look()
+  }
+}
