@@ -11,7 +11,8 @@ import { createHub, createMatcher } from './channels/hub.ts'
 import { createSessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
 import { CHANNEL_BYTES } from './config/values.ts'
-import { createDatabase } from './database/connection.ts'
+import { variables } from './config/variables.ts'
+import { createDatabase, place } from './database/connection.ts'
 import { createAdmin } from './doors/admin.ts'
 import { createRoutes } from './doors/routes.ts'
 import type { Log } from './log.ts'
@@ -132,7 +133,10 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     lost: () => {
       if (stopping !== undefined) return false
       const isHealed = config.checkInterval > 0
-      if (!isHealed) lost()
+      if (!isHealed) {
+        log.error('stopping, since the listener lost is not healed', { 'set-to-heal': variables.checkInterval.name })
+        lost()
+      }
       return isHealed
     },
     missed: (from, to) => sessions.missed(from, to),
@@ -222,6 +226,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     port: running.port,
     adminPort: admin?.port,
     async start() {
+      log.info('waiting for the database', { server: conninfo.hosts.map(place).join(',') })
       await listener.start(Math.max(1, config.retries))
       hasListened = true
     },
