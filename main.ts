@@ -7,10 +7,12 @@ import { runtime } from '#runtime'
 import { type Config, parse } from './lib/config/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
 import { help } from './lib/config/help.ts'
+import { isLoopback } from './lib/config/values.ts'
 import { variables } from './lib/config/variables.ts'
-import { check } from './lib/doctor.ts'
-import { createLog } from './lib/log.ts'
+import { check, describeFolder, type Mark } from './lib/doctor.ts'
+import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
+import { reasonOf } from './lib/reach.ts'
 import { createServer } from './lib/server.ts'
 import about from './package.json' with { type: 'json' }
 
@@ -36,7 +38,13 @@ interface Flags {
 
 function readFlags(): Flags {
   const flag = { type: 'boolean' } as const
-  const options = { 'env-file': { type: 'string' }, check: flag, ready: flag, help: flag, version: flag } as const
+  const options = {
+    'env-file': { type: 'string' },
+    check: flag,
+    ready: flag,
+    help: { ...flag, short: 'h' },
+    version: { ...flag, short: 'v' },
+  } as const
   try {
     return parseArgs({ args: process.argv.slice(2), options }).values
   } catch (error) {
@@ -64,20 +72,26 @@ function osUser(): string {
   }
 }
 
-/** Tries everything, says what it found with ✓ or ✗, and exits. */
+/** Tries everything, says what it found with ✓, ! or ✗, and exits. */
 async function runCheck(env: NodeJS.ProcessEnv): Promise<void> {
-  const say = (isWell: boolean, text: string): void => console.log(`${isWell ? '✓' : '✗'} ${text}`)
+  const say = (mark: Mark, text: string): void => console.log(`${mark} ${text}`)
   const config = parse(env, readFileSync, osUser())
   const faults = 'faults' in config ? config.faults : []
-  for (const { name } of Object.values(variables)) {
-    const fault = faults.find((line) => line.startsWith(`${name} `))
-    if (fault !== undefined || env[name]) say(fault === undefined, fault ?? name)
+  const about = (lines: readonly string[], name: string): string | undefined => lines.find((line) => line.startsWith(`${name} `))
+  const names = Object.values(variables).map(({ name }) => name)
+  for (const name of names) {
+    const fault = about(faults, name)
+    const warning = about(config.warnings, name)
+    if (fault !== undefined) say('✗', fault)
+    else if (warning !== undefined) say('!', warning)
+    else if (env[name]) say('✓', name)
   }
+  for (const warning of config.warnings) if (!names.some((name) => warning.startsWith(`${name} `))) say('!', warning)
   let isWell = faults.length === 0
   if (!('faults' in config)) {
-    for await (const item of check(config, Date.now())) {
-      say(item.isWell, `${item.name}: ${item.found}`)
-      isWell &&= item.isWell
+    for await (const { name, mark, found } of check(config, runtime, Date.now())) {
+      say(mark, `${name}: ${found}`)
+      isWell &&= mark !== '✗'
     }
   }
   process.exit(isWell ? 0 : 1)
@@ -94,7 +108,7 @@ async function askReady(env: NodeJS.ProcessEnv): Promise<void> {
     console.log((await answer.text()).trimEnd())
     process.exit(answer.ok ? 0 : 1)
   } catch (error) {
-    fail(`the admin port ${port} does not answer: ${messageOf(error)}`)
+    fail(`the admin port ${port} does not answer: ${reasonOf(error)}`)
   }
 }
 
@@ -148,6 +162,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
   })
   console.log(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.`)
   console.log(`Listening on port ${server.port}`)
+  await warnAtStart(config, log)
   if (server.adminPort !== undefined) log.info('admin port', { port: server.adminPort })
   try {
     await server.start()
@@ -155,6 +170,18 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     log.error('cannot reach the database', { reason: messageOf(error) })
     await stop(1)
   }
+}
+
+/** Says what works, but is hardly meant. */
+async function warnAtStart(config: Config, log: Log): Promise<void> {
+  for (const warning of config.warnings) {
+    const isHarmless = warning.startsWith(`${variables.jwtSecret.name} `) && isLoopback(config.host)
+    if (!isHarmless) log.warning('configuration', { warning })
+  }
+  if (config.rootPath === undefined) return
+  await describeFolder(config.rootPath).catch((error) =>
+    log.warning('configuration', { warning: `${variables.rootPath.name}: ${messageOf(error)}` }),
+  )
 }
 
 async function main(): Promise<void> {
