@@ -9,6 +9,7 @@ import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
 import { help } from './lib/config/help.ts'
 import { isLoopback } from './lib/config/values.ts'
 import { variables } from './lib/config/variables.ts'
+import { createWatch, type Watch } from './lib/config/watch.ts'
 import { check, describeFolder, type Mark } from './lib/doctor.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
@@ -25,6 +26,9 @@ function fail(...lines: readonly string[]): never {
 
 /** Milliseconds that the last lines of the log get to be read. */
 const LOG_PATIENCE = 1000
+
+/** Milliseconds between two looks at the files of the configuration. */
+const WATCH_PERIOD = 2000
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
@@ -118,7 +122,7 @@ const usage = () => ({
   startedAt: Date.now() / 1000 - process.uptime(),
 })
 
-async function run(config: Config, reread: () => ReturnType<typeof parse>): Promise<void> {
+async function run(config: Config, reread: () => ReturnType<typeof parse>, watch: Watch): Promise<void> {
   // journald adds the time itself.
   const isTimed = config.logFormat === 'json' || process.env.JOURNAL_STREAM === undefined
   const log = createLog({
@@ -132,6 +136,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     told: (lines) => log.warning('log lines dropped, for nobody read them', { lines }),
   })
   const stop = async (code: 0 | 1): Promise<void> => {
+    watch.stop()
     const lost = await server.stop()
     await output.flushed(LOG_PATIENCE)
     process.exit(lost > 0 ? 1 : code)
@@ -152,14 +157,16 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
       void stop(0)
     })
   }
-  process.on('SIGHUP', () => {
+  const takeOver = (): void => {
     const next = reread()
     if ('faults' in next) return log.error('configuration files not taken over', { faults: next.faults.join('; ') })
     server.reload(next).catch((error) => {
       log.error('certificate not taken over', { reason: messageOf(error) })
       void stop(1)
     })
-  })
+  }
+  process.on('SIGHUP', takeOver)
+  watch.start(takeOver)
   console.log(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.`)
   console.log(`Listening on port ${server.port}`)
   await warnAtStart(config, log)
@@ -193,11 +200,12 @@ async function main(): Promise<void> {
   for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
   if (flags.ready) return askReady(env)
   if (flags.check) return runCheck(env)
-  const read = (): ReturnType<typeof parse> => parse(env, readFileSync, osUser())
+  const watch = createWatch(WATCH_PERIOD)
+  const read = (): ReturnType<typeof parse> => parse(env, watch.readFile, osUser())
   const config = read()
   if ('faults' in config) return fail('the configuration is wrong:', ...config.faults)
   try {
-    await run(config, read)
+    await run(config, read, watch)
   } catch (error) {
     const admin = config.adminPort === undefined ? '' : `, PGWS_ADMIN_PORT=${config.adminPort}`
     fail(`cannot serve PGWS_HOST=${config.host} PGWS_PORT=${config.port}${admin}: ${messageOf(error)}`)
