@@ -7,10 +7,13 @@ import { runtime } from '#runtime'
 import { type Config, parse } from './lib/config/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
 import { help } from './lib/config/help.ts'
+import { isLoopback } from './lib/config/values.ts'
 import { variables } from './lib/config/variables.ts'
-import { check } from './lib/doctor.ts'
-import { createLog } from './lib/log.ts'
+import { createWatch, type Watch } from './lib/config/watch.ts'
+import { check, describeFolder, type Mark } from './lib/doctor.ts'
+import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
+import { reasonOf } from './lib/reach.ts'
 import { createServer } from './lib/server.ts'
 import about from './package.json' with { type: 'json' }
 
@@ -24,6 +27,9 @@ function fail(...lines: readonly string[]): never {
 /** Milliseconds that the last lines of the log get to be read. */
 const LOG_PATIENCE = 1000
 
+/** Milliseconds between two looks at the files of the configuration. */
+const WATCH_PERIOD = 2000
+
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 interface Flags {
@@ -36,7 +42,13 @@ interface Flags {
 
 function readFlags(): Flags {
   const flag = { type: 'boolean' } as const
-  const options = { 'env-file': { type: 'string' }, check: flag, ready: flag, help: flag, version: flag } as const
+  const options = {
+    'env-file': { type: 'string' },
+    check: flag,
+    ready: flag,
+    help: { ...flag, short: 'h' },
+    version: { ...flag, short: 'v' },
+  } as const
   try {
     return parseArgs({ args: process.argv.slice(2), options }).values
   } catch (error) {
@@ -64,20 +76,26 @@ function osUser(): string {
   }
 }
 
-/** Tries everything, says what it found with ✓ or ✗, and exits. */
+/** Tries everything, says what it found with ✓, ! or ✗, and exits. */
 async function runCheck(env: NodeJS.ProcessEnv): Promise<void> {
-  const say = (isWell: boolean, text: string): void => console.log(`${isWell ? '✓' : '✗'} ${text}`)
+  const say = (mark: Mark, text: string): void => console.log(`${mark} ${text}`)
   const config = parse(env, readFileSync, osUser())
   const faults = 'faults' in config ? config.faults : []
-  for (const { name } of Object.values(variables)) {
-    const fault = faults.find((line) => line.startsWith(`${name} `))
-    if (fault !== undefined || env[name]) say(fault === undefined, fault ?? name)
+  const about = (lines: readonly string[], name: string): string | undefined => lines.find((line) => line.startsWith(`${name} `))
+  const names = Object.values(variables).map(({ name }) => name)
+  for (const name of names) {
+    const fault = about(faults, name)
+    const warning = about(config.warnings, name)
+    if (fault !== undefined) say('✗', fault)
+    else if (warning !== undefined) say('!', warning)
+    else if (env[name]) say('✓', name)
   }
+  for (const warning of config.warnings) if (!names.some((name) => warning.startsWith(`${name} `))) say('!', warning)
   let isWell = faults.length === 0
   if (!('faults' in config)) {
-    for await (const item of check(config, Date.now())) {
-      say(item.isWell, `${item.name}: ${item.found}`)
-      isWell &&= item.isWell
+    for await (const { name, mark, found } of check(config, runtime, Date.now())) {
+      say(mark, `${name}: ${found}`)
+      isWell &&= mark !== '✗'
     }
   }
   process.exit(isWell ? 0 : 1)
@@ -94,7 +112,7 @@ async function askReady(env: NodeJS.ProcessEnv): Promise<void> {
     console.log((await answer.text()).trimEnd())
     process.exit(answer.ok ? 0 : 1)
   } catch (error) {
-    fail(`the admin port ${port} does not answer: ${messageOf(error)}`)
+    fail(`the admin port ${port} does not answer: ${reasonOf(error)}`)
   }
 }
 
@@ -104,7 +122,7 @@ const usage = () => ({
   startedAt: Date.now() / 1000 - process.uptime(),
 })
 
-async function run(config: Config, reread: () => ReturnType<typeof parse>): Promise<void> {
+async function run(config: Config, reread: () => ReturnType<typeof parse>, watch: Watch): Promise<void> {
   // journald adds the time itself.
   const isTimed = config.logFormat === 'json' || process.env.JOURNAL_STREAM === undefined
   const log = createLog({
@@ -118,6 +136,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     told: (lines) => log.warning('log lines dropped, for nobody read them', { lines }),
   })
   const stop = async (code: 0 | 1): Promise<void> => {
+    watch.stop()
     const lost = await server.stop()
     await output.flushed(LOG_PATIENCE)
     process.exit(lost > 0 ? 1 : code)
@@ -138,16 +157,19 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
       void stop(0)
     })
   }
-  process.on('SIGHUP', () => {
+  const takeOver = (): void => {
     const next = reread()
     if ('faults' in next) return log.error('configuration files not taken over', { faults: next.faults.join('; ') })
     server.reload(next).catch((error) => {
       log.error('certificate not taken over', { reason: messageOf(error) })
       void stop(1)
     })
-  })
+  }
+  process.on('SIGHUP', takeOver)
+  watch.start(takeOver)
   console.log(`postgres-websockets ${version} / Connects websockets to PostgreSQL asynchronous notifications.`)
   console.log(`Listening on port ${server.port}`)
+  await warnAtStart(config, log)
   if (server.adminPort !== undefined) log.info('admin port', { port: server.adminPort })
   try {
     await server.start()
@@ -155,6 +177,18 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>): Prom
     log.error('cannot reach the database', { reason: messageOf(error) })
     await stop(1)
   }
+}
+
+/** Says what works, but is hardly meant. */
+async function warnAtStart(config: Config, log: Log): Promise<void> {
+  for (const warning of config.warnings) {
+    const isHarmless = warning.startsWith(`${variables.jwtSecret.name} `) && isLoopback(config.host)
+    if (!isHarmless) log.warning('configuration', { warning })
+  }
+  if (config.rootPath === undefined) return
+  await describeFolder(config.rootPath).catch((error) =>
+    log.warning('configuration', { warning: `${variables.rootPath.name}: ${messageOf(error)}` }),
+  )
 }
 
 async function main(): Promise<void> {
@@ -166,11 +200,12 @@ async function main(): Promise<void> {
   for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
   if (flags.ready) return askReady(env)
   if (flags.check) return runCheck(env)
-  const read = (): ReturnType<typeof parse> => parse(env, readFileSync, osUser())
+  const watch = createWatch(WATCH_PERIOD)
+  const read = (): ReturnType<typeof parse> => parse(env, watch.readFile, osUser())
   const config = read()
   if ('faults' in config) return fail('the configuration is wrong:', ...config.faults)
   try {
-    await run(config, read)
+    await run(config, read, watch)
   } catch (error) {
     const admin = config.adminPort === undefined ? '' : `, PGWS_ADMIN_PORT=${config.adminPort}`
     fail(`cannot serve PGWS_HOST=${config.host} PGWS_PORT=${config.port}${admin}: ${messageOf(error)}`)

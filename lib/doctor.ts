@@ -1,23 +1,31 @@
 /** Owns `--check`: tries what a configuration leads to, item by item, without serving anyone. */
 import { X509Certificate } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { isAbsolute, join, resolve } from 'node:path'
 import { createKeyReader, type Key } from './access/token.ts'
 import { createPostgresBroker } from './broker/postgres/broker.ts'
 import type { Config } from './config/config.ts'
 import { createDatabase } from './database/connection.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import type { Runtime } from './runtime/contract.ts'
 
-/** What was tried, whether it is well, and what was found. */
+/** ✓ is well, ! works but is hardly meant, ✗ keeps the server from its work. */
+export type Mark = '✓' | '!' | '✗'
+
+/** What was tried, how it is, and what was found. */
 export interface Item {
   readonly name: string
-  readonly isWell: boolean
+  readonly mark: Mark
   readonly found: string
 }
 
+/** What is found, unless it is simply well. */
+type Found = string | { readonly warning: string }
+
 /** @param now UNIX time in milliseconds. */
-export async function* check(config: Config, now: number): AsyncGenerator<Item> {
+export async function* check(config: Config, runtime: Runtime, now: number): AsyncGenerator<Item> {
+  yield* bindPorts(config, runtime)
   yield await attempt('database', async () => {
     const connection = await createDatabase(() => config.database, 0).connect()
     const { place, version, isReplica, encrypted } = connection.server
@@ -39,11 +47,31 @@ export async function* check(config: Config, now: number): AsyncGenerator<Item> 
   }
 }
 
-async function attempt(name: string, look: () => Promise<string>): Promise<Item> {
+/** Binds the ports as a start does, both at once, and lets go of them. */
+async function* bindPorts(config: Config, runtime: Runtime): AsyncGenerator<Item> {
+  const { host, port, adminPort, adminHost = host, tls, reusePort } = config
+  const bound: { stop(): void }[] = []
+  const nothing = (): void => undefined
+  const refuse = (): Response => new Response(null, { status: 503 })
+  const handlers = { request: refuse, open: nothing, message: nothing, ping: nothing, pong: nothing, close: nothing }
+  yield await attempt('port', async () => {
+    bound.push(await runtime.serve({ host, port, tls, reusePort, messageBytes: 0 }, handlers))
+    return `${port} on ${host}`
+  })
+  if (adminPort !== undefined)
+    yield await attempt('admin port', async () => {
+      bound.push(await runtime.serveHttp({ host: adminHost, port: adminPort }, refuse))
+      return `${adminPort} on ${adminHost}`
+    })
+  for (const server of bound) server.stop()
+}
+
+async function attempt(name: string, look: () => Promise<Found>): Promise<Item> {
   try {
-    return { name, isWell: true, found: await look() }
+    const found = await look()
+    return typeof found === 'string' ? { name, mark: '✓', found } : { name, mark: '!', found: found.warning }
   } catch (error) {
-    return { name, isWell: false, found: error instanceof Error ? error.message : String(error) }
+    return { name, mark: '✗', found: error instanceof Error ? error.message : String(error) }
   }
 }
 
@@ -81,9 +109,12 @@ async function describeCertificate(pem: string, now: number): Promise<string> {
   return text
 }
 
-async function describeFolder(root: string): Promise<string> {
-  const folder = await stat(root).catch(() => undefined)
-  if (!folder?.isDirectory()) throw new Error(`${root} is no folder that can be read`)
-  const index = await stat(join(root, 'index.html')).catch(() => undefined)
-  return index?.isFile() ? root : `${root}, without index.html`
+/** @throws where there is none. */
+export async function describeFolder(root: string): Promise<Found> {
+  const path = resolve(root)
+  const folder = await stat(path).catch(() => undefined)
+  if (!folder?.isDirectory()) throw new Error(`${path} is no folder that can be read`)
+  const index = await stat(join(path, 'index.html')).catch(() => undefined)
+  const found = index?.isFile() ? path : `${path}, without index.html`
+  return isAbsolute(root) ? found : { warning: `${found}: ${root} is relative to where the program is started` }
 }

@@ -7,7 +7,7 @@ import { createMetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
 import { createSessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
-import { createDatabase } from './database/connection.ts'
+import { createDatabase, place } from './database/connection.ts'
 import { createAdmin } from './doors/admin.ts'
 import { createRoutes } from './doors/routes.ts'
 import type { Log } from './log.ts'
@@ -164,6 +164,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     port: running.port,
     adminPort: admin?.port,
     async start() {
+      log.info('waiting for the database', { server: conninfo.hosts.map(place).join(',') })
       await broker.start({
         message: hub.deliver,
         missed: sessions.missed,

@@ -6,6 +6,7 @@
  */
 import { constants, createHmac, createPublicKey, createSecretKey, type KeyObject, timingSafeEqual, verify } from 'node:crypto'
 import { base64url, createRemoteJWKSet, decodeProtectedHeader } from 'jose'
+import { reasonOf } from '../reach.ts'
 import { type Refusal, refuse } from '../refusal.ts'
 import type { Claims } from './grant.ts'
 
@@ -127,7 +128,9 @@ const KEY_SERVER_TIMEOUT = 5000
 export function createKeyReader(url: URL): () => Promise<Key[]> {
   const set = createRemoteJWKSet(url, { timeoutDuration: KEY_SERVER_TIMEOUT, cooldownDuration: 0 })
   return async () => {
-    await set.reload()
+    await set.reload().catch((error) => {
+      throw new Error(`${url.host}: ${reasonOf(error)}`, { cause: error })
+    })
     const documents = set.jwks()?.keys ?? []
     return readKeySet(documents.filter(({ kty }) => kty !== 'oct'))
   }

@@ -5,6 +5,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { type Key, KeyFault, readKeys } from '../access/token.ts'
 import { type Conninfo, ConninfoFault, parseConninfo, type ReadFile } from '../database/conninfo.ts'
+import { unknownVariables } from './unknown.ts'
 import { Fault } from './values.ts'
 import { type Variable, variables } from './variables.ts'
 
@@ -17,18 +18,30 @@ export interface Config extends Omit<Values, 'databaseUri' | 'jwtSecret' | 'jwtS
   readonly database: Conninfo
   readonly keys: readonly Key[]
   readonly tls: { readonly cert: string; readonly key: string } | undefined
+  readonly warnings: Warnings
 }
 
 /** One line for each wrong variable: its name, the value's fault and an example. */
 export type Faults = readonly string[]
+
+/** What works all the same, but is hardly meant: a line for each variable, which begins with its name. */
+export type Warnings = readonly string[]
 
 /**
  * Reads the configuration from the environment.
  *
  * @param osUser the operating system's user, who is PostgreSQL's too unless one is named.
  */
-export function parse(env: Environment, readFile: ReadFile, osUser: string): Config | { readonly faults: Faults } {
+export function parse(
+  env: Environment,
+  readFile: ReadFile,
+  osUser: string,
+): Config | { readonly faults: Faults; readonly warnings: Warnings } {
   const faults: string[] = []
+  const names = Object.values(variables).map(({ name }) => name)
+  const warnings = unknownVariables(env, names).map(
+    ({ name, nearest }) => `${name} is no variable of this program${nearest === undefined ? '' : `: ${nearest}?`}`,
+  )
   /** A variable's value by `make`; its fault goes to the list. */
   const attempt = <T>({ name, example }: Variable<unknown>, make: (given: string | undefined) => T): T | undefined => {
     try {
@@ -50,13 +63,20 @@ export function parse(env: Environment, readFile: ReadFile, osUser: string): Con
     if (secret === undefined && env[variables.jwksUrl.name]) return []
     if (secret === undefined) throw new Fault('is not set, and neither is PGWS_JWKS_URL')
     const bytes = secret.startsWith('@') ? lessNewline(readAt(secret, readFile)) : new TextEncoder().encode(secret)
+    if (new TextDecoder().decode(bytes) === variables.jwtSecret.sample) warnings.push(SAMPLE_SECRET)
     return readKeys(values.jwtSecretIsBase64 ? decodeBase64(bytes) : bytes)
   })
   const tls = readCertificate(env, readFile, attempt)
-  if (faults.length > 0) return { faults }
+  attempt(variables.adminPort, () => {
+    const { host, port, adminPort, adminHost = host } = values
+    if (adminPort && adminPort === port && adminHost === host) throw new Fault(`is ${port}, as PGWS_PORT is: each needs its own`)
+  })
+  if (faults.length > 0) return { faults, warnings }
   // Without a fault each parse function has returned, so every value has its type.
-  return { ...(values as unknown as Values), database, keys, tls } as Config
+  return { ...(values as unknown as Values), database, keys, tls, warnings } as Config
 }
+
+const SAMPLE_SECRET = `${variables.jwtSecret.name} is the secret that the sample publishes: everyone can sign tokens with it`
 
 type Attempt = <T>(entry: Variable<unknown>, make: (given: string | undefined) => T) => T | undefined
 

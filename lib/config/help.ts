@@ -12,8 +12,8 @@ Usage: postgres-websockets [--env-file FILE] [--check | --ready]
   --env-file FILE  read variables from FILE (KEY=value or export KEY="value"); those of the environment win
   --check          try the configuration, the database and the way of a notification, say what is wrong, and exit
   --ready          ask the admin port whether the server is ready, for health checks; exit 0 when it is
-  --help           show this text
-  --version        show the version
+  --help, -h       show this text
+  --version, -v    show the version
 
 All configuration comes from environment variables; an empty one counts as unset.
 `

@@ -42,6 +42,26 @@ export const channel =
 /** The longest delay of a timer, in milliseconds. */
 export const LONGEST = 2_147_483_647
 
+/** The forms of a host that name no one address. */
+export const HOST_FORMS = ['*', '*4', '!4', '*6', '!6'] as const
+
+/** Letters of any alphabet, for a resolver may know such names. */
+const NAME = /^[\p{L}\p{N}._-]+$/u
+
+/** With a zone behind it, which names an interface. */
+const IPV6 = /^(?=.*:.*:)[\da-f:.]+(%[\w.-]+)?$/i
+
+export const host =
+  <T>(otherwise: T) =>
+  (value: string | undefined): string | T => {
+    if (value === undefined) return otherwise
+    if (HOST_FORMS.some((form) => form === value) || NAME.test(value) || IPV6.test(value)) return value
+    throw new Fault(`is ${JSON.stringify(value)}, neither a name, nor an address, nor one of ${HOST_FORMS.join(', ')}`)
+  }
+
+/** Whether only this machine reaches a server there. */
+export const isLoopback = (value: string): boolean => /^(localhost|127\.[\d.]+|::1)$/i.test(value)
+
 /** The items of a comma-separated list, without the white space around them. */
 export function list(value: string | undefined): readonly string[] | undefined {
   return value

@@ -2,7 +2,7 @@
  * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
  * follow from it. Pure.
  */
-import { boolean, channel, LONGEST, list, oneOf, required, text, url, whole } from './values.ts'
+import { boolean, channel, host, LONGEST, list, oneOf, required, text, url, whole } from './values.ts'
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`
@@ -78,7 +78,7 @@ export const variables = {
     example: '127.0.0.1',
     meaning:
       'Address to bind: a name or address, or * any, *4 any IPv4 (IPv6 where there is no IPv4), !4 IPv4 only, *6 any, IPv6 with IPv4 on the same socket, !6 IPv6 only.',
-    parse: (value) => value ?? '*4',
+    parse: host('*4'),
   }),
   port: variable({
     name: 'PGWS_PORT',
@@ -182,7 +182,7 @@ export const variables = {
     default: 'as PGWS_HOST',
     example: '127.0.0.1',
     meaning: 'Address to bind the admin port on.',
-    parse: text,
+    parse: host(undefined),
   }),
   jwksUrl: variable({
     name: 'PGWS_JWKS_URL',

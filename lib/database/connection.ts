@@ -216,7 +216,7 @@ function unfit(target: Conninfo['target'], isReplica: boolean, isReadOnly: boole
 
 const isEncrypted = (socket: Socket): boolean => 'encrypted' in socket && socket.encrypted === true
 
-const place = (host: Host): string => (host.isSocket ? host.address : `${host.name}:${host.port}`)
+export const place = (host: Host): string => (host.isSocket ? host.address : `${host.name}:${host.port}`)
 
 interface Session extends Omit<ListeningConnection, 'server'> {
   /** LISTENs on the first channel, from which on all statements go over the session that the library listens on. */

@@ -1,4 +1,6 @@
-/** Owns where each form of `PGWS_HOST` binds. */
+/** Owns where each form of `PGWS_HOST` binds, and what is said when it cannot be bound. */
+import { lookup } from 'node:dns/promises'
+import type { ServeOptions } from './contract.ts'
 
 /** The addresses of each form, of which the first is taken that the machine has. */
 const forms: Readonly<Record<string, readonly string[]>> = {
@@ -9,8 +11,30 @@ const forms: Readonly<Record<string, readonly string[]>> = {
   '!6': ['::'],
 }
 
-/** Binds the first address of a host that can be had. Rejected with what the last attempt met. */
-export async function bindFirst<T>(host: string, bind: (hostname: string, ipv6Only: boolean) => T | Promise<T>): Promise<T> {
+type Bind<T> = (hostname: string, ipv6Only: boolean) => T | Promise<T>
+
+/** What the system's codes mean for a port. */
+const meanings: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'it is in use',
+  EADDRNOTAVAIL: 'the address is none of this machine',
+  EACCES: 'the port needs a privilege (CAP_NET_BIND_SERVICE)',
+  ENOTFOUND: 'the name has no address',
+}
+
+/** Binds the first address of a host that can be had. @throws what the last attempt met. */
+export async function bindFirst<T>({ host, port }: Pick<ServeOptions, 'host' | 'port'>, bind: Bind<T>): Promise<T> {
+  try {
+    // Bun says of a name without an address that the port is in use.
+    if (forms[host] === undefined) await lookup(host)
+    return await bindInTurn(host, bind)
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+    const reason = meanings[code] ?? (error instanceof Error ? error.message : String(error))
+    throw new Error(`port ${port} on ${host}: ${reason}`, { cause: error })
+  }
+}
+
+async function bindInTurn<T>(host: string, bind: Bind<T>): Promise<T> {
   let fault: unknown
   for (const hostname of forms[host] ?? [host]) {
     try {

@@ -9,7 +9,7 @@ type BunServer = Bun.Server<unknown>
 async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<RunningServer> {
   // A socket's data is what upgrade() was given, which is a D.
   const bind = (port: number, tls: Certificate | undefined): Promise<BunServer> =>
-    bindFirst(options.host, (hostname, ipv6Only) =>
+    bindFirst({ ...options, port }, (hostname, ipv6Only) =>
       bindWebSockets(
         { hostname, port, ipv6Only, reusePort: options.reusePort, ...(tls ? { tls } : {}) },
         options,
@@ -92,7 +92,7 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
 export const runtime: Runtime = {
   serve,
   serveHttp: async ({ host, port }, request) => {
-    const server = await bindFirst(host, (hostname, ipv6Only) =>
+    const server = await bindFirst({ host, port }, (hostname, ipv6Only) =>
       Bun.serve({ hostname, port, ipv6Only, fetch: (asked) => request(asked) }),
     )
     return {

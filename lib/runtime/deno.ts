@@ -30,7 +30,7 @@ function listen(
   create: () => Server,
   { host, port, reusePort }: Pick<ServeOptions, 'host' | 'port' | 'reusePort'>,
 ): Promise<Bound> {
-  return bindFirst(host, async (hostname, ipv6Only) => {
+  return bindFirst({ host, port }, async (hostname, ipv6Only) => {
     const server = create()
     await new Promise<void>((bound, failed) => {
       server.once('error', failed).once('listening', bound)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { variables } from '../../lib/config/variables.ts'
 import { version } from '../../package.json'
 import { connect } from '../support/client.ts'
+import { freePort } from '../support/postgres.ts'
 import { launch, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { secret, token } from '../support/token.ts'
@@ -35,15 +36,30 @@ test('a wrong configuration names every wrong variable at once, tells no secret 
   expect(program.stderr() + program.stdout()).not.toMatch(/pass-word-1|secret-2/)
 })
 
+test('while the database cannot be reached, standard error says which one is waited for', async () => {
+  const port = await freePort()
+  const program = launch({ PGWS_DB_URI: `postgres://u@127.0.0.1:${port},localhost:${port}/d`, PGWS_RETRIES: '1' })
+  await program.bound()
+  await program.logged(new RegExp(`info: waiting for the database server=127.0.0.1:${port},localhost:${port}\n`))
+  expect(await program.exited).toBe(1)
+})
+
 describe('the command line', () => {
-  test('--help names every variable and every flag', async () => {
-    const program = launch({}, ['--help'])
+  test('--ready tells of a refused connection without the advice of the runtime', async () => {
+    const port = await freePort()
+    const program = launch({ PGWS_ADMIN_PORT: `${port}` }, ['--ready'])
+    expect(await program.exited).toBe(1)
+    expect(program.stderr()).toMatch(new RegExp(`the admin port ${port} does not answer: .*refused`, 'i'))
+    expect(program.stderr()).not.toContain('?')
+  })
+  test.each(['--help', '-h'])('%s names every variable and every flag', async (flag) => {
+    const program = launch({}, [flag])
     expect(await program.exited).toBe(0)
     for (const { name } of Object.values(variables)) expect(program.stdout()).toContain(name)
     for (const flag of ['--help', '--version', '--env-file']) expect(program.stdout()).toContain(flag)
   })
-  test('--version is that of package.json', async () => {
-    const program = launch({}, ['--version'])
+  test.each(['--version', '-v'])('%s is that of package.json', async (flag) => {
+    const program = launch({}, [flag])
     expect(await program.exited).toBe(0)
     expect(program.stdout()).toBe(`postgres-websockets ${version}\n`)
   })

@@ -126,14 +126,16 @@ describe('with an interval set', () => {
 })
 
 describe('with no interval set', () => {
-  test('a lost listener ends the server with exit 1, after its clients got 1001', async () => {
+  test('a lost listener ends the server with exit 1, after its clients got 1001, and names the variable that heals', async () => {
     const program = await start({ PGWS_DB_URI: server.uri })
     const client = await open(program)
     await goesRound(client, 'before')
     await kill('listener')
     expect(await program.logged(/listening again/).catch(() => program.exited)).toBe(1)
     expect((await client.closed).code).toBe(1001)
-    expect(program.stderr()).toContain('listener lost')
+    expect(program.stderr()).toMatch(
+      /listener lost cause=.*\n.*the listener lost is not healed set-to-heal=PGWS_CHECK_LISTENER_INTERVAL/,
+    )
   })
 
   test('a killed sending session is no reason to stop', async () => {

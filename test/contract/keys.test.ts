@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { exportJWK, generateKeyPair } from 'jose'
 import { connect, handshake, payloadOf } from '../support/client.ts'
+import { freePort } from '../support/postgres.ts'
 import { type Environment, launch, start } from '../support/program.ts'
 import { database, unique } from '../support/setup.ts'
 import { now, secret, token } from '../support/token.ts'
@@ -44,6 +45,13 @@ const withUrl = (url: string, more: Environment = {}): Environment => ({
 })
 
 describe('PGWS_JWKS_URL', () => {
+  test('a key server that refuses the connection is told without the advice of the runtime', async () => {
+    const port = await freePort()
+    await using program = await start(withUrl(`http://127.0.0.1:${port}/jwks`))
+    const line = await program.logged(/cannot fetch the keys.*/)
+    expect(line).toMatch(new RegExp(`reason="127.0.0.1:${port}: .*refused`, 'i'))
+    expect(line).not.toContain('?')
+  })
   test('verifies with the key set there, and takes up a new key by its kid, with a cool-down', async () => {
     const [one, two, three] = [await pair('one'), await pair('two'), await pair('three')]
     let keys: object[] = [one.jwk]

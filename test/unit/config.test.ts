@@ -45,6 +45,39 @@ test('defaults are those that the documents name', () => {
   }
 })
 
+test.each(['*5', '!', '**', 'a b', 'http://h', 'localhost:3000', '[::1]'])(
+  '%s is no host, and the fault names the forms',
+  (host) => {
+    for (const name of ['PGWS_HOST', 'PGWS_ADMIN_HOST'])
+      expect(faults({ [name]: host })).toEqual([
+        expect.stringContaining(`${name} is "${host}", neither a name, nor an address, nor one of *, *4, !4, *6, !6`),
+      ])
+  },
+)
+
+test.each(['*', '!6', 'localhost', 'db-1.example.org', 'bücher.example', '10.0.0.1', '::', 'fe80::1%eth0'])(
+  '%s is a host',
+  (host) => {
+    expect(config({ PGWS_HOST: host }).host).toBe(host)
+  },
+)
+
+test('two ports on one address differ', () => {
+  expect(faults({ PGWS_PORT: '3000', PGWS_ADMIN_PORT: '3000' })).toEqual([
+    expect.stringContaining('PGWS_ADMIN_PORT is 3000, as PGWS_PORT is'),
+  ])
+  expect(faults({ PGWS_HOST: '::1', PGWS_ADMIN_PORT: '3000', PGWS_ADMIN_HOST: '127.0.0.1' })).toBeEmpty()
+  expect(faults({ PGWS_PORT: '0', PGWS_ADMIN_PORT: '0' })).toBeEmpty()
+})
+
+test('the secret of the sample is warned of, wherever it is read from', () => {
+  const published = variables.jwtSecret.sample ?? ''
+  const warning = [expect.stringMatching(/^PGWS_JWT_SECRET is the secret that the sample publishes/)]
+  expect(config({ PGWS_JWT_SECRET: published }).warnings).toEqual(warning)
+  expect(parse({ ...good, PGWS_JWT_SECRET: '@f' }, () => Buffer.from(`${published}\n`), 'me').warnings).toEqual(warning)
+  expect(config().warnings).toBeEmpty()
+})
+
 test('an empty variable is an unset one', () => {
   expect(config({ PGWS_PORT: '', PGWS_META_CHANNEL: '', PGWS_ROOT_PATH: '' })).toMatchObject({
     port: 3000,

@@ -25,6 +25,7 @@ test('each outside library and the runtime are touched by one file', () => {
     postgres: ['lib/database/connection.ts'],
     'node:process': ['main.ts'],
     'node:fs': [
+      'lib/config/watch.ts',
       'lib/doctor.ts',
       'lib/doors/static.ts',
       'lib/runtime/bun.ts',

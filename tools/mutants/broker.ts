@@ -121,7 +121,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: 'else receiver?.ended()',
+    find: 'receiver?.ended()',
     replace: '',
     promise: 'Without an interval, a lost listener ends the server with exit 1',
     title: 'a lost listener ends the server',

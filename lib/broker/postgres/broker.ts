@@ -159,8 +159,9 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     const from = missed.lost()
     log.error('listener lost', { cause })
     enter('away')
-    if (checkInterval > 0) void heal(from)
-    else receiver?.ended()
+    if (checkInterval > 0) return void heal(from)
+    log.error('stopping, since the listener lost is not healed', { 'set-to-heal': 'PGWS_CHECK_LISTENER_INTERVAL' })
+    receiver?.ended()
   }
 
   async function heal(from: number): Promise<void> {
