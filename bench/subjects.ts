@@ -2,8 +2,8 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { binary } from '../test/support/binary.ts'
 import { openCrowd } from '../test/support/crowd.ts'
-import { binary } from '../test/support/program.ts'
 import { secret } from '../test/support/token.ts'
 
 export interface Subject {

@@ -3,8 +3,8 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { binary } from '../support/binary.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
-import { binary } from '../support/program.ts'
 import { secret } from '../support/token.ts'
 
 const root = resolve(import.meta.dir, '../..')
