@@ -4,9 +4,7 @@
  *
  *     npm run soak -- [--minutes=10] [--seed=1] [--fault=NAME]
  */
-import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { createLedger, type Ledger } from '../test/support/ledger.ts'
 import {
@@ -48,7 +46,6 @@ const channels = ['soak-1', 'soak-2', 'soak-3', 'soak-4']
 const databaseChannels = Array.from({ length: 50 }, (_, index) => `${DIRECT}${index}`)
 const some = (from: readonly string[], count: number): string[] => [...new Set(Array.from({ length: count }, () => pick(from)))]
 
-spawnSync('npm', ['run', '--silent', 'build'], { cwd: resolve(import.meta.dir, '..'), stdio: 'inherit' })
 const database = await startPostgres({ settings: SETTINGS })
 const witness = await startWitness(database)
 let ledger: Ledger = createLedger()
