@@ -1,10 +1,9 @@
 import { expect, test } from 'bun:test'
 import { resolve } from 'node:path'
 import { exportJWK, generateKeyPair } from 'jose'
+import { fixture } from '../support/files.ts'
 import { type Environment, launch } from '../support/program.ts'
 import { database } from '../support/setup.ts'
-
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 
 async function check(env: Environment): Promise<{ code: unknown; lines: string[]; all: string }> {
   const program = launch(env, ['--check'])

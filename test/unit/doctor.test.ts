@@ -1,11 +1,9 @@
 import { expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { parse } from '../../lib/config/config.ts'
 import { check } from '../../lib/doctor.ts'
+import { fixture } from '../support/files.ts'
 import { secret } from '../support/token.ts'
-
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 
 /** What is found, as `NAME: ✓ or ✗, what`, with a database that is not there. */
 async function found(env: Record<string, string>, now: number): Promise<string> {
