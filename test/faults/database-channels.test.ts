@@ -126,6 +126,6 @@ test('of clients of 1,000 database channels each ten are taken, and healed withi
     await admin.notify(`${index}-999`, 'hello')
     expect(await client.next()).toBe('hello')
   }
-  expect(residentBytes(program.pid)).toBeLessThan(300 * 1024 * 1024)
+  expect(residentBytes(program.pid)).toBeLessThan(300_000 * 1024)
   await Promise.all(clients.map((client) => client.close()))
 })

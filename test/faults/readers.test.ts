@@ -7,6 +7,7 @@ import { residentBytes } from '../support/memory.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const BUFFER = 262_144
 
@@ -204,7 +205,8 @@ test('connections by the thousand arrive at once, are served, leave at once, and
     return text.split('\n').filter((line) => line.startsWith('pgws_connections{'))
   }
   const none = ['r', 'w', 'rw'].map((mode) => `pgws_connections{mode="${mode}"} 0`)
-  for (const end = Date.now() + 5000; Date.now() < end && String(await held()) !== String(none); ) await Bun.sleep(20)
+  const end = Date.now() + 5000
+  await until(async () => String(await held()) === String(none) || Date.now() > end)
   expect(await held()).toEqual(none)
   await serveAnother()
 }, 60_000)

@@ -68,7 +68,7 @@ test('a token whose end has moved away by a clock that was set back lives on, an
   expect(ended.map(({ how }) => how)).toEqual(['expired', 'expired'])
 })
 
-test('an answer to a ping is one, and any other is none', () => {
+test('a pong answers a ping once, and a pong without a ping answers none', () => {
   const { open, liveness, ended } = clients(20)
   const socket = open()
   expect(liveness.pong(socket)).toBe(false)
