@@ -2,8 +2,9 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { binary } from '../test/support/binary.ts'
 import { openCrowd } from '../test/support/crowd.ts'
-import { binary } from '../test/support/program.ts'
+import { residentBytes } from '../test/support/memory.ts'
 import { secret } from '../test/support/token.ts'
 
 export interface Subject {
@@ -78,7 +79,7 @@ export async function start({ command }: Subject, uri: string, access: string): 
         (sum, task) => sum + Number(proc(`task/${task}/schedstat`).split(' ')[0]),
         0,
       ) / 1e9,
-    memory: () => Number(/VmRSS:\s+(\d+)/.exec(proc('status'))?.[1]) * 1024,
+    memory: () => residentBytes(child.pid),
     startedIn,
     async stop() {
       child.removeAllListeners('exit')

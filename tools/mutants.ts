@@ -66,14 +66,7 @@ function copyTree(folder: string): string {
 async function run(tree: string, test: string, titles: readonly string[]): Promise<Run> {
   const began = performance.now()
   const names = titles.length === 0 ? [] : ['-t', titles.map((title) => RegExp.escape(title)).join('|')]
-  // The set-up that the others share builds the program and starts PostgreSQL.
-  const args = [
-    `--config=${isUnit(test) ? '/dev/null' : 'bunfig.toml'}`,
-    'test',
-    `--timeout=${TEST_LIMIT}`,
-    `./${test}`,
-    ...names,
-  ]
+  const args = ['test', `--timeout=${TEST_LIMIT}`, `./${test}`, ...names]
   const child = spawn(process.execPath, args, {
     cwd: tree,
     env: { FUZZ_SECONDS: '5', ...process.env, TMPDIR: join(tree, '../tmp'), NO_COLOR: '1' },

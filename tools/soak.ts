@@ -4,9 +4,6 @@
  *
  *     npm run soak -- [--minutes=10] [--seed=1] [--fault=NAME]
  */
-import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { createLedger, type Ledger } from '../test/support/ledger.ts'
 import {
@@ -20,6 +17,7 @@ import {
   type WriterOptions,
 } from '../test/support/load.ts'
 import { median } from '../test/support/median.ts'
+import { residentBytes } from '../test/support/memory.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 import { killAll } from '../test/support/program.ts'
 import { createRandom } from '../test/support/random.ts'
@@ -48,7 +46,6 @@ const channels = ['soak-1', 'soak-2', 'soak-3', 'soak-4']
 const databaseChannels = Array.from({ length: 50 }, (_, index) => `${DIRECT}${index}`)
 const some = (from: readonly string[], count: number): string[] => [...new Set(Array.from({ length: count }, () => pick(from)))]
 
-spawnSync('npm', ['run', '--silent', 'build'], { cwd: resolve(import.meta.dir, '..'), stdio: 'inherit' })
 const database = await startPostgres({ settings: SETTINGS })
 const witness = await startWitness(database)
 let ledger: Ledger = createLedger()
@@ -136,8 +133,7 @@ async function round(until: number, names: readonly string[]): Promise<void> {
 }
 
 const memory: number[] = []
-const resident = (): number =>
-  Math.round((Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${scene.steady[0]?.pid}/status`, 'utf8'))?.[1]) * 1024) / 1e6)
+const resident = (): number => Math.round(residentBytes(scene.steady[0]?.pid) / 1e6)
 
 const names = values.fault === undefined ? Object.keys(scene.faults) : [values.fault]
 while (Date.now() < end - 5000) await round(Math.min(Date.now() + ROUND, end), names)

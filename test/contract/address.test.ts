@@ -4,6 +4,7 @@ import { connect as connectSocket } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { resolve } from 'node:path'
 import { connect, payloadOf } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { isOnDeno, launch, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { token } from '../support/token.ts'
@@ -60,14 +61,13 @@ describe('a port', () => {
 })
 
 test('with a certificate and a key the server speaks TLS', async () => {
-  const at = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
   await using program = await start({
     PGWS_DB_URI: database().uri,
-    PGWS_CERTIFICATE_FILE: at('server.crt'),
-    PGWS_KEY_FILE: at('server.key'),
+    PGWS_CERTIFICATE_FILE: fixture('server.crt'),
+    PGWS_KEY_FILE: fixture('server.key'),
     PGWS_ROOT_PATH: resolve(import.meta.dir, '../../client-example'),
   })
-  const ca = readFileSync(at('authority.crt'), 'utf8')
+  const ca = readFileSync(fixture('authority.crt'), 'utf8')
   await using client = await connect(`wss://localhost:${program.port}/chat/${await token({ mode: 'rw' })}`, { ca })
   client.send('over TLS')
   expect(payloadOf(await client.next())).toBe('over TLS')

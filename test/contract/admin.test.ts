@@ -2,10 +2,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { version } from '../../package.json'
+import { adminOf, metric, readiness } from '../support/admin.ts'
 import { connect, handshake } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
-import { type Environment, launch, type Program, start } from '../support/program.ts'
+import { type Environment, launch, start } from '../support/program.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 let server: Postgres
 beforeAll(async () => {
@@ -13,27 +15,12 @@ beforeAll(async () => {
 })
 afterAll(() => server.stop())
 
-const adminOf = async (program: Pick<Program, 'logged'>): Promise<string> =>
-  `http://127.0.0.1:${(await program.logged(/admin port port=\d+/)).split('=')[1]}`
-
 const env = (more: Environment = {}) => ({
   PGWS_DB_URI: server.uri,
   PGWS_ADMIN_PORT: '0',
   PGWS_CHECK_LISTENER_INTERVAL: '400',
   ...more,
 })
-
-/** Asks until the answer is the one that is waited for. */
-async function until(url: string, status: number): Promise<void> {
-  while ((await fetch(url)).status !== status) await new Promise((resolve) => setTimeout(resolve, 20))
-}
-
-/** The value of a sample, 0 where there is none. */
-async function metric(admin: string, sample: string): Promise<number> {
-  const text = await (await fetch(`${admin}/metrics`)).text()
-  const line = text.split('\n').find((candidate) => candidate.startsWith(`${sample} `))
-  return Number(line?.split(' ').at(-1) ?? 0)
-}
 
 test('without PGWS_ADMIN_PORT there is no admin port, and its paths are those of the example page', async () => {
   await using program = await start({ PGWS_DB_URI: server.uri })
@@ -46,17 +33,17 @@ test('/ready says 200 only while the last check succeeded and no drain is under 
   await using program = launch(env())
   const admin = await adminOf(program)
   expect((await fetch(`${admin}/live`)).status).toBe(200)
-  expect((await fetch(`${admin}/ready`)).status).toBe(503)
+  expect(await readiness(admin)).toBe(503)
   await server.start()
   await program.logged(/info: listening /)
-  expect((await fetch(`${admin}/ready`)).status).toBe(200)
+  expect(await readiness(admin)).toBe(200)
   await server.stop('fast')
   await program.logged(/listener lost/)
-  expect((await fetch(`${admin}/ready`)).status).toBe(503)
+  expect(await readiness(admin)).toBe(503)
   expect((await fetch(`${admin}/live`)).status).toBe(200)
   expect((await fetch(`${admin}/none`)).status).toBe(404)
   await server.start()
-  await until(`${admin}/ready`, 200)
+  await until(async () => (await readiness(admin)) === 200)
 })
 
 describe('--ready', () => {

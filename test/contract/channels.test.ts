@@ -4,6 +4,7 @@ import { type Client, connect, payloadOf } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 let server: Postgres
 let sql: postgres.Sql
@@ -97,7 +98,7 @@ describe('a database channel', () => {
       const [found] = await sql`select query from pg_stat_activity where application_name = 'follow' and query ilike '%listen "%'`
       return String(found?.query)
     }
-    while ((await last()) !== 'unlisten "gone"') await new Promise((resolve) => setTimeout(resolve, 10))
+    await until(async () => (await last()) === 'unlisten "gone"')
   })
   test('what is notified after a client has seen its socket open reaches it', async () => {
     for (let round = 0; round < 20; round++) {

@@ -3,10 +3,9 @@ import { createServer } from 'node:net'
 import { relative, resolve } from 'node:path'
 import { exportJWK, generateKeyPair } from 'jose'
 import { variables } from '../../lib/config/variables.ts'
+import { fixture } from '../support/files.ts'
 import { type Environment, launch, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
-
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 
 async function check(env: Environment): Promise<{ code: unknown; lines: string[]; all: string }> {
   const program = launch(env, ['--check'])

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { chmodSync, chownSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import postgres from 'postgres'
 import { connect, payloadOf } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { freePort, type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Environment, launch, start } from '../support/program.ts'
 import { token } from '../support/token.ts'
 
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 const folder = mkdtempSync(join(tmpdir(), 'pgws-conninfo-'))
 
 /** A server with TLS, and with users that may come only with it, only without it, or only with a certificate. */

@@ -1,13 +1,17 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import postgres from 'postgres'
+import { adminOf, metric, readiness } from '../support/admin.ts'
 import { connect, handshake, payloadOf } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
+import { listenTo } from '../support/notified.ts'
 import { freePort, type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
-import { startProxy } from '../support/proxy.ts'
+import { startProxy, uriThrough } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 let server: Postgres
 beforeAll(async () => {
@@ -17,17 +21,14 @@ afterAll(() => server.stop())
 
 /** Waits until the server has accepted some messages: what it has not read yet, it owes nobody. */
 async function accepted(program: Program, count: number): Promise<void> {
-  const port = (await program.logged(/admin port port=\d+/)).split('=')[1]
-  const read = async () => (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
-  while (!(await read()).includes(`pgws_messages_received_total ${count}\n`))
-    await new Promise((resolve) => setTimeout(resolve, 5))
+  const admin = await adminOf(program)
+  await until(async () => (await metric(admin, 'pgws_messages_received_total')) === count)
 }
 
 test('on SIGTERM 3,000 accepted messages are in the database, every client sees 1001, and the exit code is 0', async () => {
   const program = await start({ PGWS_DB_URI: server.uri })
   const sql = postgres(server.uri, { max: 1 })
-  const inDatabase: string[] = []
-  await sql.listen('postgres-websockets-listener', (text) => inDatabase.push(payloadOf(text)))
+  const notified = await listenTo(sql)
   const url = `${program.origin}/drain/${await token({ mode: 'rw' })}`
   const clients = await Promise.all(Array.from({ length: 3 }, () => connect(url)))
   for (const [writer, client] of clients.entries()) for (let index = 0; index < 1000; index++) client.send(`${writer}-${index}`)
@@ -37,31 +38,31 @@ test('on SIGTERM 3,000 accepted messages are in the database, every client sees 
   expect(await program.exited).toBe(0)
   for (const client of clients) expect((await client.closed).code).toBe(1001)
   await sql`select 1`
-  expect(new Set(inDatabase).size).toBe(3000)
+  expect(new Set(notified.texts.map(payloadOf)).size).toBe(3000)
   await sql.end()
 })
 
 test('on SIGTERM under load nothing that was accepted is lost, each sender in order', async () => {
   const program = await start({ PGWS_DB_URI: server.uri })
   const sql = postgres(server.uri, { max: 1 })
-  const inDatabase: string[] = []
-  await sql.listen('postgres-websockets-listener', (text) => inDatabase.push(payloadOf(text)))
+  const notified = await listenTo(sql)
   const url = `${program.origin}/load/${await token({ mode: 'w' })}`
   const clients = await Promise.all(Array.from({ length: 10 }, () => connect(url)))
   let isSending = true
   const sending = clients.map(async (client, writer) => {
     for (let index = 0; isSending; index++) {
       client.send(`${writer}-${index}`)
-      if (index % 50 === 49) await new Promise((resolve) => setTimeout(resolve, 1))
+      if (index % 50 === 49) await Bun.sleep(1)
     }
   })
-  while (inDatabase.length < 2000) await new Promise((resolve) => setTimeout(resolve, 5))
+  await notified.reached(2000)
   program.signal('SIGTERM')
   expect(await program.exited).toBe(0)
   isSending = false
   await Promise.all(sending)
   for (const client of clients) expect((await client.closed).code).toBe(1001)
   await sql`select 1`
+  const inDatabase = notified.texts.map(payloadOf)
   for (const writer of clients.keys()) {
     const numbers = inDatabase.filter((text) => text.startsWith(`${writer}-`)).map((text) => Number(text.split('-')[1]))
     expect(numbers).toEqual(Array.from({ length: numbers.length }, (_, index) => index))
@@ -79,9 +80,8 @@ test('on SIGTERM while the database takes its time for a commit, the server wait
     await admin.unsafe(`alter system set synchronous_standby_names = '${name}'`)
     await admin`select pg_reload_conf()`
   }
-  const until = async (event: string): Promise<void> => {
-    while ((await admin`select pid from pg_stat_activity where wait_event = ${event}`).length === 0) await Bun.sleep(5)
-  }
+  const waitsFor = (event: string): Promise<void> =>
+    until(async () => (await admin`select pid from pg_stat_activity where wait_event = ${event}`).length > 0)
   const client = await connect(`${program.origin}/slow/${await token({ mode: 'w' })}`)
   await waitForStandby('absent')
   let isBlocked = false
@@ -94,10 +94,10 @@ test('on SIGTERM while the database takes its time for a commit, the server wait
       })
     }
   })()
-  await until('SyncRep')
+  await waitsFor('SyncRep')
   isBlocked = true
   client.send('slow')
-  await until('object')
+  await waitsFor('object')
   program.signal('SIGTERM')
   expect((await client.closed).code).toBe(1001)
   // Longer than the server needs where it does not wait.
@@ -133,7 +133,7 @@ test('on SIGTERM while the database is away the exit code is 1 and the number of
 test('a second signal ends the server at once', async () => {
   using proxy = await startProxy(server.port)
   const program = await start({
-    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_DB_URI: uriThrough(server, proxy),
     PGWS_SHUTDOWN_TIMEOUT: '60000',
     PGWS_ADMIN_PORT: '0',
   })
@@ -151,7 +151,7 @@ test('a second signal ends the server at once', async () => {
 test('while it drains the server takes no further connection and is not ready', async () => {
   using proxy = await startProxy(server.port)
   const program = await start({
-    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_DB_URI: uriThrough(server, proxy),
     PGWS_SHUTDOWN_TIMEOUT: '1500',
     PGWS_ADMIN_PORT: '0',
   })
@@ -159,11 +159,11 @@ test('while it drains the server takes no further connection and is not ready', 
   proxy.swallow()
   client.send('never answered')
   await accepted(program, 1)
-  const ready = `http://127.0.0.1:${(await program.logged(/admin port port=\d+/)).split('=')[1]}/ready`
-  expect((await fetch(ready)).status).toBe(200)
+  const admin = await adminOf(program)
+  expect(await readiness(admin)).toBe(200)
   program.signal('SIGTERM')
   await program.logged(/draining/)
-  expect((await fetch(ready)).status).toBe(503)
+  expect(await readiness(admin)).toBe(503)
   await expect(handshake(program.port, `/late/${await token({ mode: 'r' })}`)).rejects.toThrow()
   expect(await program.exited).toBe(1)
   expect(program.stderr()).toContain('messages=1')
@@ -173,19 +173,18 @@ test('a certificate that is renewed while it drains does not open the port again
   using proxy = await startProxy(server.port)
   const folder = mkdtempSync(join(tmpdir(), 'pgws-drain-'))
   const show = (name: string): void => {
-    for (const kind of ['crt', 'key'])
-      copyFileSync(resolve(import.meta.dir, `../fixtures/${name}.${kind}`), join(folder, `tls.${kind}`))
+    for (const kind of ['crt', 'key']) copyFileSync(fixture(`${name}.${kind}`), join(folder, `tls.${kind}`))
   }
   show('server')
   const program = await start({
-    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_DB_URI: uriThrough(server, proxy),
     PGWS_SHUTDOWN_TIMEOUT: '1500',
     PGWS_ADMIN_PORT: '0',
     PGWS_PORT: String(await freePort()),
     PGWS_CERTIFICATE_FILE: join(folder, 'tls.crt'),
     PGWS_KEY_FILE: join(folder, 'tls.key'),
   })
-  const ca = readFileSync(resolve(import.meta.dir, '../fixtures/authority.crt'), 'utf8')
+  const ca = readFileSync(fixture('authority.crt'), 'utf8')
   const client = await connect(`wss://localhost:${program.port}/late/${await token({ mode: 'w' })}`, { ca })
   proxy.swallow()
   client.send('never answered')

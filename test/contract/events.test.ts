@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import postgres from 'postgres'
 import { type Client, connect, payloadOf } from '../support/client.ts'
+import { endBackends } from '../support/faults.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
-import { startProxy } from '../support/proxy.ts'
+import { startProxy, uriThrough } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 
 let server: Postgres
@@ -26,9 +26,7 @@ const events = async (client: Client, count: number) => (await client.take(count
 
 async function killListener(program: Program): Promise<void> {
   const before = program.stderr().length
-  const sql = postgres(server.uri, { max: 1 })
-  await sql`select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_listening_channels%' and pid <> pg_backend_pid()`
-  await sql.end()
+  expect(await endBackends(server, 'listening')).toBeGreaterThan(0)
   await program.logged(/info: listening again/, before)
 }
 
@@ -137,7 +135,7 @@ test('PGWS_CLOSE_AFTER_OUTAGE closes readers that cannot be told, and leaves ope
 test('what a client may have missed begins before its server knew that it heard nothing', async () => {
   using proxy = await startProxy(server.port)
   await using program = await start({
-    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`),
+    PGWS_DB_URI: uriThrough(server, proxy),
     PGWS_CHECK_LISTENER_INTERVAL: '1000',
   })
   await using told = await open(program, ['one'], ['pgws'])

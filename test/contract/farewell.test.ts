@@ -5,11 +5,12 @@ import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import postgres from 'postgres'
 import { askUpgrade, connect, payloadOf, rawConnection, readTexts } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
+import { listenTo } from '../support/notified.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { start } from '../support/program.ts'
 import { token } from '../support/token.ts'
 
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 const tls = { PGWS_CERTIFICATE_FILE: fixture('server.crt'), PGWS_KEY_FILE: fixture('server.key') }
 
 let server: Postgres
@@ -29,25 +30,22 @@ test.each(['ws', 'wss'])(
     const count = 20
     const program = await start({ PGWS_DB_URI: server.uri, ...(scheme === 'wss' ? tls : {}) })
     const channel = `farewell-${scheme}`
-    const inDatabase: string[] = []
-    const { unlisten } = await sql.listen('postgres-websockets-listener', (text) => {
-      if (text.includes(channel)) inDatabase.push(payloadOf(text))
-    })
+    await using notified = await listenTo(sql, (text) => text.includes(channel))
     const url = `${scheme}://localhost:${program.port}/${channel}/${await token({ mode: 'w' })}`
     const env = { ...process.env, NODE_EXTRA_CA_CERTS: fixture('authority.crt') }
     const writers = spawn('node', [resolve(import.meta.dir, '../support/writers.mjs'), url, String(count)], { env })
     const lines = createInterface(writers.stdout)[Symbol.asyncIterator]()
     expect((await lines.next()).value).toBe('writing')
-    while (inDatabase.length < 1000) await new Promise((resolve) => setTimeout(resolve, 5))
+    await notified.reached(1000)
     program.signal('SIGTERM')
     expect(JSON.parse(String((await lines.next()).value))).toEqual(Array(count).fill(1001))
     expect(await program.exited).toBe(0)
     await sql`select 1`
+    const inDatabase = notified.texts.map(payloadOf)
     for (let writer = 0; writer < count; writer++) {
       const numbers = inDatabase.filter((text) => text.startsWith(`${writer}-`)).map((text) => Number(text.split('-')[1]))
       expect(numbers).toEqual(Array.from({ length: numbers.length }, (_, number) => number))
     }
-    await unlisten()
   },
 )
 

@@ -3,9 +3,10 @@ import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { type Client, connect, handshake, nextNew, payloadOf } from '../support/client.ts'
+import { endBackends } from '../support/faults.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { launch, type Program, start } from '../support/program.ts'
-import { startProxy } from '../support/proxy.ts'
+import { type Side, startProxy, uriThrough } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 
 let server: Postgres
@@ -21,14 +22,8 @@ async function goesRound(client: Client, text: string): Promise<void> {
   expect(await nextNew(client)).toBe(text)
 }
 
-/** Kills the sessions of one side, which tell themselves apart by their last statement. */
-async function kill(side: 'listener' | 'notifier'): Promise<void> {
-  const sql = postgres(server.uri, { max: 1 })
-  const pattern = side === 'listener' ? '%pg_listening_channels%' : '%pg_notify(%'
-  const found = await sql`select pg_terminate_backend(pid) from pg_stat_activity
-    where query like ${pattern} and pid <> pg_backend_pid() and application_name = 'postgres-websockets'`
-  expect(found).not.toBeEmpty()
-  await sql.end()
+async function kill(side: Side): Promise<void> {
+  expect(await endBackends(server, side)).toBeGreaterThan(0)
 }
 
 describe('with an interval set', () => {
@@ -40,7 +35,7 @@ describe('with an interval set', () => {
     for (let round = 0; round < 3; round++) {
       await goesRound(client, `before ${round}`)
       const before = program.stderr().length
-      await kill('listener')
+      await kill('listening')
       await program.logged(/listener lost cause="the connection to the database closed/, before)
       await program.logged(/info: listening /, before)
       await goesRound(client, `after ${round}`)
@@ -52,7 +47,7 @@ describe('with an interval set', () => {
     await using client = await open(program)
     for (let round = 0; round < 3; round++) {
       await goesRound(client, `before ${round}`)
-      await kill('notifier')
+      await kill('sending')
       await goesRound(client, `after ${round}`)
     }
     expect(program.stderr()).not.toContain('listener lost')
@@ -94,7 +89,7 @@ describe('with an interval set', () => {
 
   test('a half-open connection is found within the interval, and healed when the way is free', async () => {
     using proxy = await startProxy(server.port)
-    await using program = await start({ ...env(), PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`) })
+    await using program = await start({ ...env(), PGWS_DB_URI: uriThrough(server, proxy) })
     await using client = await open(program)
     await goesRound(client, 'before')
     proxy.swallow()
@@ -109,7 +104,7 @@ describe('with an interval set', () => {
 
   test('a way that was silent for long is found to be free within the interval, though nobody answers the attempt that is under way', async () => {
     using proxy = await startProxy(server.port)
-    await using program = await start({ ...env(), PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${proxy.port}`) })
+    await using program = await start({ ...env(), PGWS_DB_URI: uriThrough(server, proxy) })
     await using client = await open(program)
     await goesRound(client, 'before')
     const before = program.stderr().length
@@ -130,7 +125,7 @@ describe('with no interval set', () => {
     const program = await start({ PGWS_DB_URI: server.uri })
     const client = await open(program)
     await goesRound(client, 'before')
-    await kill('listener')
+    await kill('listening')
     expect(await program.logged(/listening again/).catch(() => program.exited)).toBe(1)
     expect((await client.closed).code).toBe(1001)
     expect(program.stderr()).toMatch(
@@ -142,7 +137,7 @@ describe('with no interval set', () => {
     await using program = await start({ PGWS_DB_URI: server.uri, PGWS_CHECK_LISTENER_INTERVAL: '0' })
     await using client = await open(program)
     await goesRound(client, 'before')
-    await kill('notifier')
+    await kill('sending')
     await goesRound(client, 'after')
   })
 })

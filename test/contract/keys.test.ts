@@ -1,21 +1,13 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { exportJWK, generateKeyPair } from 'jose'
 import { connect, handshake, payloadOf } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { freePort } from '../support/postgres.ts'
 import { type Environment, launch, start } from '../support/program.ts'
 import { database, unique } from '../support/setup.ts'
-import { now, secret, token } from '../support/token.ts'
+import { keyPair, now, secret, token } from '../support/token.ts'
 
-async function pair(kid?: string) {
-  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
-  const jwk = { ...(await exportJWK(publicKey)), alg: 'ES256', ...(kid === undefined ? {} : { kid }) }
-  return {
-    jwk,
-    sign: (claims: Record<string, unknown>) => token(claims, privateKey, { alg: 'ES256', ...(kid === undefined ? {} : { kid }) }),
-  }
-}
+const pair = (kid?: string) => keyPair('ES256', { alg: 'ES256', ...(kid === undefined ? {} : { kid }) })
 
 /** A key server of which a test says what it answers. */
 function keyServer(answer: () => Response | Promise<Response>, tls?: { cert: string; key: string }) {
@@ -120,14 +112,13 @@ describe('PGWS_JWKS_URL', () => {
   })
 
   test('may be https', async () => {
-    const at = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
     const one = await pair()
     const served = keyServer(() => Response.json({ keys: [one.jwk] }), {
-      cert: readFileSync(at('server.crt'), 'utf8'),
-      key: readFileSync(at('server.key'), 'utf8'),
+      cert: readFileSync(fixture('server.crt'), 'utf8'),
+      key: readFileSync(fixture('server.key'), 'utf8'),
     })
     const url = `https://localhost:${served.port}/jwks`
-    await using program = await start(withUrl(url, { NODE_EXTRA_CA_CERTS: at('authority.crt') }))
+    await using program = await start(withUrl(url, { NODE_EXTRA_CA_CERTS: fixture('authority.crt') }))
     await program.logged(/keys fetched keys=1/)
     expect((await handshake(program.port, `/chat/${await one.sign({ mode: 'r' })}`)).status).toBe(101)
     await using stranger = await start(withUrl(url))

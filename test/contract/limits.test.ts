@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'bun:test'
+import { adminOf, metric } from '../support/admin.ts'
 import { connect, frame, handshake, payloadOf, rawConnection } from '../support/client.ts'
 import { freePort } from '../support/postgres.ts'
 import { type Environment, launch, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { bytes, token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const env = (more: Environment): Environment => ({ PGWS_DB_URI: database().uri, ...more })
 
@@ -86,10 +88,8 @@ test('messages of a client that may only read go nowhere, are counted, and are l
   await using reader = await connect(`${program.origin}/${channel}/${await token({ mode: 'r' })}`)
   await using other = await connect(`${program.origin}/${channel}/${await token({ mode: 'rw' })}`)
   for (const text of ['one', 'two', 'three']) reader.send(text)
-  const admin = (await program.logged(/admin port port=\d+/)).split('=')[1]
-  const counted = async (): Promise<boolean> =>
-    (await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()).includes('pgws_messages_ignored_total 3\n')
-  while (!(await counted())) await Bun.sleep(10)
+  const admin = await adminOf(program)
+  await until(async () => (await metric(admin, 'pgws_messages_ignored_total')) === 3)
   other.send('allowed')
   expect(payloadOf(await reader.next())).toBe('allowed')
   expect(program.stderr().match(/ignoring what a client sends/g)).toHaveLength(1)
@@ -126,10 +126,9 @@ test('PGWS_SEND_BUFFER_BYTES drops a reader that stalls, which sees no gap, and 
   ].map(([, n]) => Number(n))
   expect(seen).toEqual(Array.from({ length: seen.length }, (_, index) => index))
   expect(seen.length).toBeLessThan(sent)
-  const admin = (await program.logged(/admin port port=\d+/)).split('=')[1]
-  const metrics = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()
-  expect(metrics).toContain('pgws_slow_readers_disconnected_total 1\n')
-  expect(metrics).toContain('pgws_connections_closed_total{code="1006"} 1\n')
+  const admin = await adminOf(program)
+  expect(await metric(admin, 'pgws_slow_readers_disconnected_total')).toBe(1)
+  expect(await metric(admin, 'pgws_connections_closed_total{code="1006"}')).toBe(1)
 })
 
 test('PGWS_REUSE_PORT lets several processes share the port', async () => {

@@ -1,14 +1,15 @@
 import { afterAll, describe, expect, test } from 'bun:test'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { connect, handshake, payloadOf } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { launch, type Program, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { bytes, secret, token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 const folder = mkdtempSync(join(tmpdir(), 'pgws-logs-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
@@ -40,7 +41,7 @@ describe('PGWS_LOG_LEVEL', () => {
       const levels = ['error', 'warning', 'info', 'debug']
       await using program = launch({ PGWS_DB_URI: database().uri, PGWS_LOG_LEVEL: level })
       const port = await program.bound()
-      while ((await handshake(port, '/x')).status === 503) await new Promise((resolve) => setTimeout(resolve, 10))
+      await until(async () => (await handshake(port, '/x')).status !== 503)
       const parts = await exercise({ ...program, port, origin: `ws://127.0.0.1:${port}` })
       await program.stop()
       const output = program.stderr() + program.stdout()

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
 import { type Client, connect, handshake, payloadOf } from '../support/client.ts'
+import { listenTo } from '../support/notified.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { bytes, token, tokenOfText } from '../support/token.ts'
@@ -19,16 +20,10 @@ const notify = (text: string) => sql().notify(LISTEN_CHANNEL, text)
 
 /** Messages that come over the database's channel while `act` runs. */
 async function heard(count: number, act: () => unknown, channel = LISTEN_CHANNEL): Promise<string[]> {
-  const texts: string[] = []
-  const { promise, resolve } = Promise.withResolvers<void>()
-  const { unlisten } = await sql().listen(channel, (text) => {
-    if (text.includes('"WebsocketMessage"')) texts.push(text)
-    if (texts.length === count) resolve()
-  })
+  await using notified = await listenTo(sql(), (text) => text.includes('"WebsocketMessage"'), channel)
   await act()
-  await promise
-  await unlisten()
-  return texts
+  await notified.reached(count)
+  return [...notified.texts]
 }
 
 describe('a client message', () => {

@@ -7,6 +7,7 @@ import { connect } from '../support/client.ts'
 import { launch, type Program, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { secret, token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const root = resolve(import.meta.dir, '../..')
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
@@ -150,7 +151,7 @@ describe('the consumer', () => {
       client.send(long)
       client.send('to be stored')
       const rows = async () => [...(await admin`select channel, sender ->> 'sub' as sub, payload from messages order by sent_at`)]
-      while ((await rows()).length < 2) await new Promise((later) => setTimeout(later, 20))
+      await until(async () => (await rows()).length >= 2)
       expect(await rows()).toEqual([long, 'to be stored'].map((payload) => ({ channel: 'chat', sub: 'ada', payload })))
     },
   )

@@ -2,10 +2,11 @@ import { afterAll, beforeEach, expect, test } from 'bun:test'
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { exportJWK, generateKeyPair } from 'jose'
 import { askUpgrade, payloadOf, readTexts } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
@@ -16,8 +17,8 @@ afterAll(() => rmSync(folder, { recursive: true }))
 const files = { PGWS_CERTIFICATE_FILE: join(folder, 'tls.crt'), PGWS_KEY_FILE: join(folder, 'tls.key') }
 
 function showCertificate(name: 'server' | 'client'): void {
-  copyFileSync(resolve(import.meta.dir, `../fixtures/${name}.crt`), files.PGWS_CERTIFICATE_FILE)
-  copyFileSync(resolve(import.meta.dir, `../fixtures/${name}.key`), files.PGWS_KEY_FILE)
+  copyFileSync(fixture(`${name}.crt`), files.PGWS_CERTIFICATE_FILE)
+  copyFileSync(fixture(`${name}.key`), files.PGWS_KEY_FILE)
 }
 beforeEach(() => showCertificate('server'))
 

@@ -3,11 +3,13 @@ import { spawnSync } from 'node:child_process'
 import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { metric, readiness } from '../support/admin.ts'
 import { connect, handshake, payloadOf } from '../support/client.ts'
 import { freePort } from '../support/postgres.ts'
 import { commandLine, launch } from '../support/program.ts'
 import { database, unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'pgws-unread-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -31,7 +33,8 @@ async function launchUnread() {
   )
   const port = await program.bound()
   closeSync(writing)
-  while ((await fetch(`http://127.0.0.1:${adminPort}/ready`)).status !== 200) await Bun.sleep(10)
+  const admin = `http://127.0.0.1:${adminPort}`
+  await until(async () => (await readiness(admin)) === 200)
   let text = ''
   const bytes = Buffer.alloc(65_536)
   /** Reads what is there. */
@@ -46,10 +49,7 @@ async function launchUnread() {
     }
     return text
   }
-  const dropped = async (): Promise<number> => {
-    const metrics = await (await fetch(`http://127.0.0.1:${adminPort}/metrics`)).text()
-    return Number(/^pgws_log_lines_dropped_total (\d+)$/m.exec(metrics)?.[1])
-  }
+  const dropped = (): Promise<number> => metric(admin, 'pgws_log_lines_dropped_total')
   return { program, port, read, dropped, [Symbol.dispose]: () => closeSync(reading) }
 }
 
@@ -77,7 +77,7 @@ test('a log that nobody reads stops nothing: lines are dropped, counted, and tol
   writer.send('still here')
   expect(payloadOf(await writer.next())).toBe('still here')
 
-  while (!read().includes('log lines dropped')) await Bun.sleep(10)
+  await until(() => read().includes('log lines dropped'))
   const told = Number(/warning: log lines dropped, for nobody read them lines=(\d+)\n/.exec(read())?.[1])
   expect(told).toBeGreaterThan(0)
   expect(told).toBe(await dropped())
@@ -92,7 +92,7 @@ test('a program whose log nobody reads ends, and what it said last is there for 
 
   using late = await launchUnread()
   late.program.signal('SIGTERM')
-  while ((await handshake(late.port, '/chat/none').catch(() => undefined)) !== undefined) await Bun.sleep(10)
+  await until(async () => (await handshake(late.port, '/chat/none').catch(() => undefined)) === undefined)
   const lines = (await readToEnd(late)).replace(/^-*/, '')
   expect(lines).toMatch(/info: listening /)
   expect(lines).toEndWith('info: stopped\n')

@@ -3,6 +3,7 @@ import { connect as connectSocket, createServer, type Socket } from 'node:net'
 import { connect, payloadOf } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { start } from '../support/program.ts'
+import { uriThrough } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 
 let server: Postgres
@@ -63,7 +64,7 @@ const numbers = Array.from({ length: 3000 }, (_, number) => `number ${number},`)
 /** Sends numbered messages through a cutter and reads them back up to the last. */
 async function sendThrough(cutter: Awaited<ReturnType<typeof startCutter>>): Promise<string[]> {
   await using program = await start({
-    PGWS_DB_URI: server.uri.replace(`:${server.port}`, `:${cutter.port}`),
+    PGWS_DB_URI: uriThrough(server, cutter),
     PGWS_CHECK_LISTENER_INTERVAL: '60000',
   })
   await using client = await connect(`${program.origin}/copies/${await token({ mode: 'rw' })}`)

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
@@ -7,6 +7,7 @@ import { type Client, connect, handshake } from '../support/client.ts'
 import { endBackends } from '../support/faults.ts'
 import { createLedger } from '../support/ledger.ts'
 import { DIRECT, openReader, settledTruth, startSql } from '../support/load.ts'
+import { residentBytes } from '../support/memory.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
 import { token } from '../support/token.ts'
@@ -125,7 +126,6 @@ test('of clients of 1,000 database channels each ten are taken, and healed withi
     await admin.notify(`${index}-999`, 'hello')
     expect(await client.next()).toBe('hello')
   }
-  const kilobytes = Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${program.pid}/status`, 'utf8'))?.[1])
-  expect(kilobytes).toBeLessThan(300_000)
+  expect(residentBytes(program.pid)).toBeLessThan(300_000 * 1024)
   await Promise.all(clients.map((client) => client.close()))
 })

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { readFileSync } from 'node:fs'
 import postgres from 'postgres'
 import { connect, payloadOf } from '../support/client.ts'
+import { residentBytes } from '../support/memory.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { start } from '../support/program.ts'
 import { token } from '../support/token.ts'
@@ -12,14 +12,12 @@ beforeAll(async () => {
 })
 afterAll(() => server.stop())
 
-const resident = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
-
 test('with the database away, senders are closed with 1013 once 64 MiB wait, memory stays bounded, and all that was accepted arrives in order', async () => {
   const program = await start({ PGWS_DB_URI: server.uri, PGWS_CHECK_LISTENER_INTERVAL: '1000' })
   const url = `${program.origin}/full/${await token({ mode: 'w' })}`
   await server.stop('immediate')
   await program.logged(/listener lost/)
-  const before = resident(program.pid)
+  const before = residentBytes(program.pid)
   const filler = 'x'.repeat(6000)
   const writers = await Promise.all([connect(url), connect(url), connect(url)])
   let isOpen = true
@@ -35,7 +33,7 @@ test('with the database away, senders are closed with 1013 once 64 MiB wait, mem
     expect({ code, reason }).toEqual({ code: 1013, reason: 'The buffer for the database is full: try again later' })
   }
   // The buffer, and as much again for what the runtime keeps of it.
-  expect(resident(program.pid) - before).toBeLessThan(3 * 64 * 1024 * 1024)
+  expect(residentBytes(program.pid) - before).toBeLessThan(3 * 64 * 1024 * 1024)
 
   const inDatabase: string[] = []
   await server.start()

@@ -1,11 +1,12 @@
 import { expect, test } from 'bun:test'
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { connect as connectSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, payloadOf, request } from '../support/client.ts'
-import { type Program, start } from '../support/program.ts'
+import { residentBytes } from '../support/memory.ts'
+import { start } from '../support/program.ts'
 import { createRandom } from '../support/random.ts'
 import { database } from '../support/setup.ts'
 import { now, token, tokenOfText } from '../support/token.ts'
@@ -150,9 +151,6 @@ async function dawdle(port: number, count: number): Promise<void> {
   clearInterval(timer)
 }
 
-const resident = ({ pid }: Program): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
-
 /** Writes some bytes and resolves with what came back once the other side has closed, or after a while. */
 function send(port: number, parts: readonly Buffer[]): Promise<string> {
   return new Promise((done) => {
@@ -196,7 +194,7 @@ test(
       const answers = await Promise.all(attacks)
       tries += answers.length
       // What it needs for all this, it has taken by now.
-      if (memory === 0 && Date.now() - began > DURATION / 3) memory = resident(program)
+      if (memory === 0 && Date.now() - began > DURATION / 3) memory = residentBytes(program.pid)
       for (const answer of answers) if (typeof answer === 'string') expect(answer).not.toMatch(/root:x:| {4}at /)
     }
     const client = await connect(`${program.origin}/chat/${await token({ mode: 'rw' })}`)
@@ -206,7 +204,7 @@ test(
     await client.close()
     await dawdled
     expect(tries).toBeGreaterThan(100)
-    expect(resident(program) - memory).toBeLessThan(64 * 1024 * 1024)
+    expect(residentBytes(program.pid) - memory).toBeLessThan(64 * 1024 * 1024)
     const statuses = await Promise.all(files.map((name) => request(program.port, 'HEAD', `/${name}`)))
     expect(statuses.map(({ status }) => status)).toEqual([403, 404, 403, 403, 404, 200, 200])
     expect(await program.stop()).toBe(0)

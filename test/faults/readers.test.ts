@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
+import { adminOf } from '../support/admin.ts'
 import { rawConnection, readTexts } from '../support/client.ts'
 import { openCrowd } from '../support/crowd.ts'
+import { residentBytes } from '../support/memory.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const BUFFER = 262_144
 
@@ -19,8 +22,6 @@ beforeEach(async () => {
   path = `/${channel}/${await token({ mode: 'r' })}`
 })
 afterAll(() => program.stop())
-
-const resident = (): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${program.pid}/status`, 'utf8'))?.[1]) * 1024
 
 interface Reader {
   readonly numbers: readonly number[]
@@ -101,13 +102,13 @@ test('all of 100 readers stall: each is dropped without a gap, memory is bounded
   const readers = Array.from({ length: 100 }, open)
   await Promise.all(readers.map(({ opened }) => opened))
   for (const { socket } of readers) socket.pause()
-  const before = resident()
+  const before = residentBytes(program.pid)
   const logged = program.stderr().length
   const dropped = (): number => program.stderr().slice(logged).split('reads too slowly').length - 1
   let most = 0
   while (dropped() < readers.length) {
     await notify(100)
-    most = Math.max(most, resident())
+    most = Math.max(most, residentBytes(program.pid))
   }
   // What may wait for each, twice for what the runtime keeps beside it, and the program's own room.
   expect(most - before).toBeLessThan(2 * 100 * BUFFER + 64 * 1024 * 1024)
@@ -195,16 +196,17 @@ test('connections by the thousand arrive at once, are served, leave at once, and
     await notify(1)
     await served
     await crowd.close()
-    if (round === 0) memory = resident()
+    if (round === 0) memory = residentBytes(program.pid)
   }
-  expect(resident() - memory).toBeLessThan(32 * 1024 * 1024)
-  const port = (await program.logged(/admin port port=\d+/)).split('=')[1]
+  expect(residentBytes(program.pid) - memory).toBeLessThan(32 * 1024 * 1024)
+  const admin = await adminOf(program)
   const held = async () => {
-    const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+    const text = await (await fetch(`${admin}/metrics`)).text()
     return text.split('\n').filter((line) => line.startsWith('pgws_connections{'))
   }
   const none = ['r', 'w', 'rw'].map((mode) => `pgws_connections{mode="${mode}"} 0`)
-  for (const end = Date.now() + 5000; Date.now() < end && String(await held()) !== String(none); ) await Bun.sleep(20)
+  const end = Date.now() + 5000
+  await until(async () => String(await held()) === String(none) || Date.now() > end)
   expect(await held()).toEqual(none)
   await serveAnother()
 }, 60_000)

@@ -53,10 +53,11 @@ export async function stopBackends({ uri }: Server, side?: Side): Promise<() => 
   }
 }
 
-/** Ends the sessions of the program. */
-export async function endBackends({ uri }: Server, side?: Side): Promise<void> {
+/** Ends the sessions of the program. @returns how many there were. */
+export async function endBackends({ uri }: Server, side?: Side): Promise<number> {
   const admin = postgres(uri, { max: 1 })
-  await admin`select pg_terminate_backend(pid) from pg_stat_activity
+  const ended = await admin`select pg_terminate_backend(pid) from pg_stat_activity
     where application_name = 'postgres-websockets' and ${isOf(admin, side)}`
   await admin.end()
+  return ended.count
 }

@@ -2,11 +2,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { binary } from './binary.ts'
+import { atEnd } from './ending.ts'
 import { secret } from './token.ts'
 
 const root = resolve(import.meta.dir, '../..')
-
-export const binary = resolve(root, 'dist/postgres-websockets')
 
 /** The program on Deno, with what leave it needs: beside the least, a unix-domain socket takes --allow-write, the user's name --allow-sys. */
 const onDeno = [
@@ -117,6 +117,7 @@ const running = new Set<ChildProcess>()
 export function killAll(): void {
   for (const child of running) child.kill('SIGKILL')
 }
+atEnd(killAll)
 
 interface Watch {
   text(): string

@@ -28,6 +28,12 @@ export interface Link {
 
 const marks: Readonly<Record<Side, RegExp>> = { listening: /\blisten "/i, sending: /\bpg_notify\(/i }
 
+/** The connection string of a server that is reached by another port. */
+export const uriThrough = (
+  { uri, port }: { readonly uri: string; readonly port: number },
+  proxy: { readonly port: number },
+): string => uri.replace(`:${port}`, `:${proxy.port}`)
+
 export async function startProxy(target: number): Promise<Proxy> {
   let isSwallowing = false
   const sockets = new Set<Socket>()

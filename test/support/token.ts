@@ -1,5 +1,5 @@
 /** Owns the tests' tokens. */
-import { type JWTHeaderParameters, type JWTPayload, SignJWT } from 'jose'
+import { exportJWK, generateKeyPair, type JWTHeaderParameters, type JWTPayload, SignJWT } from 'jose'
 
 export const secret = 'tests-only-tests-only-tests-only-tests-only'
 
@@ -10,6 +10,13 @@ export function token(
   header: Partial<JWTHeaderParameters> = {},
 ): Promise<string> {
   return new SignJWT(claims).setProtectedHeader({ alg: 'HS256', ...header }).sign(key)
+}
+
+/** A pair of keys as an identity provider has them: the public one as a JWK, with more members where they are given. */
+export async function keyPair(alg: string, more: { readonly alg?: string; readonly kid?: string } = {}) {
+  const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
+  const sign = (claims: JWTPayload & Record<string, unknown>) => token(claims, privateKey, { ...more, alg })
+  return { privateKey, sign, jwk: { ...(await exportJWK(publicKey)), ...more } }
 }
 
 /** A token whose claims are a text of one's own. */

@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { adminOf } from '../support/admin.ts'
 import { connect, handshake } from '../support/client.ts'
 import { start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
@@ -22,8 +23,8 @@ test('promtool accepts /metrics without a word, and the alert rules read metrics
   await client.next()
   await client.close()
   await handshake(program.port, '/x')
-  const admin = (await program.logged(/admin port port=\d+/)).split('=')[1]
-  const metrics = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()
+  const admin = await adminOf(program)
+  const metrics = await (await fetch(`${admin}/metrics`)).text()
   expect(promtool(['check', 'metrics'], metrics)).toEqual({ status: 0, output: '' })
   const read = [...alerts.matchAll(/expr: .*?(pgws_[a-z_]+)/g)].map(([, name = '']) => name)
   expect(read).toHaveLength(7)

@@ -5,12 +5,13 @@ import { connect as connectSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { connect, payloadOf } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { freePort } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 const ca = readFileSync(fixture('authority.crt'), 'utf8')
 const deploy = (name: string): string => readFileSync(resolve(import.meta.dir, '../../deploy', name), 'utf8')
 
@@ -68,7 +69,7 @@ describe.each(['nginx', 'caddy'] as const)('behind %s', (name) => {
     port = await freePort()
     const [command = '', ...args] = proxies[name]({ folder, port, server: `127.0.0.1:${program.port}` })
     proxy = spawn(command, args, { stdio: 'ignore', env: { PATH: `${process.env.PATH}:/usr/sbin`, HOME: folder } })
-    while (!(await answers(port))) await new Promise((resolve) => setTimeout(resolve, 20))
+    await until(() => answers(port))
   })
   afterAll(async () => {
     proxy.kill('SIGTERM')
@@ -109,7 +110,7 @@ describe.each(['nginx', 'caddy'] as const)('behind %s', (name) => {
     const client = await connect(`wss://localhost:${port}/ws/quiet`, { ca, protocols: ['pgws', `pgws.token.${given}`] })
     await client.close()
     const log = () => readFileSync(join(folder, 'access.log'), 'utf8')
-    while (!log().includes('/ws/quiet')) await new Promise((resolve) => setTimeout(resolve, 20))
+    await until(() => log().includes('/ws/quiet'))
     expect(log()).not.toContain(given.split('.')[2] ?? given)
   })
 })

@@ -3,9 +3,10 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { binary } from '../support/binary.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
-import { binary } from '../support/program.ts'
 import { secret } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const root = resolve(import.meta.dir, '../..')
 const folder = mkdtempSync(join(tmpdir(), 'pgws-boot-'))
@@ -29,13 +30,12 @@ beforeAll(async () => {
   postgres = await startPostgres({ folder: join(folder, 'postgres') })
   const [command = '', ...args] = [...sudo, join(root, 'test/system/boot'), folder]
   unshare = spawn(command, args, { stdio: 'ignore' })
-  while (systemd === '') {
-    await new Promise((later) => setTimeout(later, 20))
-    systemd = spawnSync('pgrep', ['--full', '--newest', '--parent', String(unshare.pid), 'systemd --system'], {
-      encoding: 'utf8',
-    }).stdout.trim()
-  }
-  while (inside('systemctl', 'is-active', 'test.target').output !== 'active') await new Promise((later) => setTimeout(later, 50))
+  await until(() => {
+    const args = ['--full', '--newest', '--parent', String(unshare.pid), 'systemd --system']
+    systemd = spawnSync('pgrep', args, { encoding: 'utf8' }).stdout.trim()
+    return systemd !== ''
+  }, 20)
+  await until(() => inside('systemctl', 'is-active', 'test.target').output === 'active', 50)
 })
 afterAll(async () => {
   spawnSync(sudo[0] ?? 'kill', [...(sudo.length > 0 ? ['kill'] : []), '-KILL', systemd])
@@ -72,10 +72,6 @@ function configure(more: Readonly<Record<string, string>> = {}): void {
   inside('systemctl', 'reset-failed', unit)
 }
 
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((later) => setTimeout(later, 100))
-}
-
 test('start is done when notifications arrive, reload keeps the process, and stop drains', () => {
   configure()
   expect(inside('systemctl', 'start', unit)).toMatchObject({ status: 0, output: '' })
@@ -109,7 +105,7 @@ test('a process that is killed is started again', async () => {
 test('a start waits for a database that comes up, and takes no longer than it', async () => {
   configure()
   await postgres.stop('immediate')
-  const up = new Promise((later) => setTimeout(later, 1500)).then(() => postgres.start())
+  const up = Bun.sleep(1500).then(() => postgres.start())
   const [first = '', ...rest] = [...sudo, 'nsenter', '--all', '--target', systemd, 'systemctl', 'start', unit]
   const start = spawn(first, rest)
   const status = await new Promise((done) => start.once('exit', done))

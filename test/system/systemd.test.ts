@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parse } from '../../lib/config/config.ts'
 import { parseEnvFile } from '../../lib/config/env-file.ts'
-import { binary } from '../support/program.ts'
+import { binary } from '../support/binary.ts'
 
 const deploy = resolve(import.meta.dir, '../../deploy')
 const folder = mkdtempSync(join(tmpdir(), 'pgws-systemd-'))

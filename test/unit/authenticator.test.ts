@@ -1,19 +1,16 @@
 import { afterEach, expect, jest, test } from 'bun:test'
-import { exportJWK, generateKeyPair } from 'jose'
 import { createAuthenticator } from '../../lib/access/authenticator.ts'
 import { type Key, readKeys } from '../../lib/access/token.ts'
 import { createLog } from '../../lib/log.ts'
-import { bytes, token } from '../support/token.ts'
+import { bytes, keyPair } from '../support/token.ts'
 
 const log = createLog({ write: () => undefined })
 
 afterEach(() => void jest.useRealTimers())
 
 async function pair(kid: string) {
-  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
-  const keys = readKeys(bytes(JSON.stringify({ ...(await exportJWK(publicKey)), kid })))
-  const sign = (claims: Record<string, unknown>) => token(claims, privateKey, { alg: 'ES256', kid })
-  return { keys, token: await sign({ kid }), another: await sign({ kid, jti: 'another' }) }
+  const { jwk, sign } = await keyPair('ES256', { kid })
+  return { keys: readKeys(bytes(JSON.stringify(jwk))), token: await sign({ kid }), another: await sign({ kid, jti: 'another' }) }
 }
 
 /** An authenticator over a set that a test changes, with a clock that a test turns. */
@@ -135,7 +132,7 @@ test('a token that was verified makes no other pass', async () => {
 })
 
 test('more tokens than are remembered all verify, each with its own claims', async () => {
-  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
+  const { jwk, sign } = await keyPair('ES256')
   let reads = 0
   const policy = {
     channelsClaim: 'channels',
@@ -144,11 +141,9 @@ test('more tokens than are remembered all verify, each with its own claims', asy
       return 'mode'
     },
   }
-  const keys = readKeys(bytes(JSON.stringify(await exportJWK(publicKey))))
+  const keys = readKeys(bytes(JSON.stringify(jwk)))
   const ring = createAuthenticator({ keys, read: undefined, policy, log })
-  const tokens = await Promise.all(
-    Array.from({ length: 600 }, (_, sub) => token({ sub: String(sub) }, privateKey, { alg: 'ES256' })),
-  )
+  const tokens = await Promise.all(Array.from({ length: 600 }, (_, sub) => sign({ sub: String(sub) })))
   for (const round of [1, 2]) {
     for (const [sub, text] of tokens.entries()) {
       expect([round, await ring.verify(text)]).toMatchObject([round, { claims: JSON.stringify({ sub: String(sub) }) }])

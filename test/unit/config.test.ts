@@ -5,9 +5,9 @@ import { parse } from '../../lib/config/config.ts'
 import { EnvFileFault, parseEnvFile } from '../../lib/config/env-file.ts'
 import { variables } from '../../lib/config/variables.ts'
 import { documents } from '../../tools/docs.ts'
+import { fixture } from '../support/files.ts'
 import { secret } from '../support/token.ts'
 
-const at = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 const good = { PGWS_DB_URI: 'postgres://u:p@h/d', PGWS_JWT_SECRET: secret }
 const read = (env: Record<string, string>) => parse({ ...good, ...env }, readFileSync, 'me')
 
@@ -150,15 +150,18 @@ describe('a wrong configuration', () => {
     [{ PGWS_DB_URI: '@/nonexistent' }, 'PGWS_DB_URI names the file'],
     [{ PGWS_JWT_SECRET_BASE64: 'True', PGWS_JWT_SECRET: 'not base64 at all, but long enough' }, 'PGWS_JWT_SECRET is not base64'],
     [{ PGWS_JWT_SECRET: '{"kty":"RSA"}' }, 'PGWS_JWT_SECRET key is damaged'],
-    [{ PGWS_CERTIFICATE_FILE: at('server.crt') }, 'PGWS_KEY_FILE is not set, but PGWS_CERTIFICATE_FILE is'],
-    [{ PGWS_KEY_FILE: at('server.key') }, 'PGWS_CERTIFICATE_FILE is not set, but PGWS_KEY_FILE is'],
+    [{ PGWS_CERTIFICATE_FILE: fixture('server.crt') }, 'PGWS_KEY_FILE is not set, but PGWS_CERTIFICATE_FILE is'],
+    [{ PGWS_KEY_FILE: fixture('server.key') }, 'PGWS_CERTIFICATE_FILE is not set, but PGWS_KEY_FILE is'],
     [
-      { PGWS_CERTIFICATE_FILE: at('server.key'), PGWS_KEY_FILE: at('server.key') },
+      { PGWS_CERTIFICATE_FILE: fixture('server.key'), PGWS_KEY_FILE: fixture('server.key') },
       'PGWS_CERTIFICATE_FILE has no PEM certificate',
     ],
-    [{ PGWS_CERTIFICATE_FILE: at('server.crt'), PGWS_KEY_FILE: at('server.crt') }, 'PGWS_KEY_FILE has no PEM private key'],
     [
-      { PGWS_CERTIFICATE_FILE: at('server.crt'), PGWS_KEY_FILE: at('client.key') },
+      { PGWS_CERTIFICATE_FILE: fixture('server.crt'), PGWS_KEY_FILE: fixture('server.crt') },
+      'PGWS_KEY_FILE has no PEM private key',
+    ],
+    [
+      { PGWS_CERTIFICATE_FILE: fixture('server.crt'), PGWS_KEY_FILE: fixture('client.key') },
       'PGWS_KEY_FILE is not the key of the certificate',
     ],
   ] as [Record<string, string>, string][])('%j is a fault', (env, expected) => {

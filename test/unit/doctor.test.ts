@@ -4,9 +4,8 @@ import { relative, resolve } from 'node:path'
 import { parse } from '../../lib/config/config.ts'
 import { check } from '../../lib/doctor.ts'
 import { runtime } from '../../lib/runtime/bun.ts'
+import { fixture } from '../support/files.ts'
 import { secret } from '../support/token.ts'
-
-const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
 
 /** What is found, as `NAME: MARK what`, with a database that is not there. */
 async function found(env: Record<string, string>, now: number): Promise<string> {

@@ -4,12 +4,14 @@ import { createLogOutput } from '../../lib/log-output.ts'
 /** An output whose writes settle when the test says so. */
 function stalled() {
   const written: string[] = []
+  let wrote = (): void => undefined
   const settle: { take: (bytes: number) => void; fail: (code: string) => void }[] = []
   const output = createLogOutput({
     put: (bytes) =>
       new Promise((resolve, reject) => {
         written.push(Buffer.from(bytes).toString())
         settle.push({ take: resolve, fail: (code) => reject(Object.assign(new Error(code), { code })) })
+        wrote()
       }),
     told: (lines) => output.write(`told ${lines}`),
   })
@@ -20,7 +22,12 @@ function stalled() {
     how(write)
     await Bun.sleep(0)
   }
-  return { output, written, next }
+  /** Resolves when another write begins. */
+  const another = (): Promise<void> =>
+    new Promise((resolve) => {
+      wrote = resolve
+    })
+  return { output, written, next, another }
 }
 
 const all = (text: string | undefined): number => Buffer.byteLength(text ?? '')
@@ -66,10 +73,11 @@ test('a reader that is gone costs lines, which are counted, and nothing else', a
 })
 
 test('an output that others have made refuse instead of wait is tried again', async () => {
-  const { output, written, next } = stalled()
+  const { output, written, next, another } = stalled()
   output.write('kept')
+  const again = another()
   await next(({ fail }) => fail('EAGAIN'))
-  while (written.length < 2) await Bun.sleep(5)
+  await again
   expect(written).toEqual(['kept\n', 'kept\n'])
   expect(output.dropped).toBe(0)
 })

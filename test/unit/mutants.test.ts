@@ -12,12 +12,12 @@ test('each break of npm run test:mutants applies: its text stands exactly once i
   expect(mutants.filter(({ find, replace }) => find === replace)).toEqual([])
 })
 
-test('each has a test, which is there', () => {
+test('each break names a test that is there', () => {
   const missing = mutants.filter(({ test, title = '' }) => read(test) === '' || !read(test).includes(title))
   expect(missing.map(({ test, title }) => ({ test, title }))).toEqual([])
 })
 
-test('each is in the table once, and there are enough of them', () => {
+test('each break is in the table once, and there are enough of them', () => {
   const keys = mutants.map(({ file, find, replace }) => `${file} ${find} ${replace}`)
   expect(new Set(keys).size).toBe(keys.length)
   expect(keys.length).toBeGreaterThanOrEqual(50)

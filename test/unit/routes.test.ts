@@ -48,11 +48,11 @@ test('a fault in an upgrade is an internal error that says nothing, and a log li
   expect(await ask('/chat/token', handshake)).toEqual(fault)
 })
 
-test('a fault in an upgrade that waits is one, too', async () => {
+test('a fault in an upgrade that waits is an internal error, too', async () => {
   const ask = routes({ verify: () => Promise.reject(new Error('out of order')) })
   expect(await ask('/chat/token', handshake)).toEqual(fault)
 })
 
-test('a fault in a file is one, too', async () => {
+test('a fault in serving a file is an internal error, too', async () => {
   expect(await routes({})('/routes.test.ts')).toEqual(fault)
 })

@@ -95,7 +95,7 @@ describe('what may wait for a reader that takes nothing', () => {
   })
 })
 
-test('messages to one of many readers cost no look at all of them every few', () => {
+test('a message to one of many readers seldom costs a look at all of them', () => {
   const sessions = createAlone()
   const [reader, ...others] = Array.from({ length: 2000 }, () => openStalled(sessions, 'chat'))
   for (let sent = 0; sent < 1000; sent++) sessions.handedOn(1000, 1)

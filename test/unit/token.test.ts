@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { constants, createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
 import { KeyFault, readKeys, verifyToken } from '../../lib/access/token.ts'
-import { bytes, secret, token, tokenOfText } from '../support/token.ts'
+import { bytes, keyPair, secret, token, tokenOfText } from '../support/token.ts'
 
 const keys = readKeys(bytes(secret))
 const json = (value: unknown): Uint8Array => bytes(JSON.stringify(value))
@@ -10,11 +10,6 @@ const json = (value: unknown): Uint8Array => bytes(JSON.stringify(value))
 const outcome = (text: string, given = keys): unknown => {
   const result = verifyToken(text, given)
   return 'refused' in result ? result.refused : result.values
-}
-
-async function pair(alg: string, more: Record<string, unknown> = {}) {
-  const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
-  return { privateKey, jwk: { ...(await exportJWK(publicKey)), ...more } }
 }
 
 describe('a secret', () => {
@@ -37,7 +32,7 @@ describe('a JWK', () => {
   test.each([['RS256'], ['RS512'], ['PS256'], ['PS384'], ['ES256'], ['ES384'], ['ES512'], ['EdDSA'], ['Ed25519']])(
     'verifies %s',
     async (alg) => {
-      const { privateKey, jwk } = await pair(alg)
+      const { privateKey, jwk } = await keyPair(alg)
       const given = readKeys(json(jwk))
       const signed = await token({ mode: 'r' }, privateKey, { alg })
       expect(outcome(signed, given)).toEqual({ mode: 'r' })
@@ -50,7 +45,7 @@ describe('a JWK', () => {
     ).toEqual({ mode: 'r' })
   })
   test('with alg verifies no other algorithm', async () => {
-    const { privateKey, jwk } = await pair('RS256', { alg: 'RS256' })
+    const { privateKey, jwk } = await keyPair('RS256', { alg: 'RS256' })
     expect(outcome(await token({}, privateKey, { alg: 'RS256' }), readKeys(json(jwk)))).toEqual({})
     expect(outcome(await token({}, privateKey, { alg: 'RS256' }), readKeys(json({ ...jwk, alg: 'PS256' })))).toBe('KEY_UNKNOWN')
   })
@@ -80,15 +75,15 @@ describe('a JWK', () => {
 
 describe('a JWK set', () => {
   test('tries the keys with the kid of the token', async () => {
-    const one = await pair('RS256', { kid: 'one' })
-    const two = await pair('RS256', { kid: 'two' })
+    const one = await keyPair('RS256', { kid: 'one' })
+    const two = await keyPair('RS256', { kid: 'two' })
     const given = readKeys(json({ keys: [one.jwk, two.jwk, { kty: 'unknown' }] }))
     expect(outcome(await token({ a: 1 }, two.privateKey, { alg: 'RS256', kid: 'two' }), given)).toEqual({ a: 1 })
     expect(outcome(await token({ a: 1 }, two.privateKey, { alg: 'RS256', kid: 'one' }), given)).toBe('TOKEN_NOT_VERIFIED')
   })
   test('tries every key that fits where none has the kid', async () => {
-    const { jwk } = await pair('ES256', { kid: 'one' })
-    const two = await pair('RS256', { kid: 'two' })
+    const { jwk } = await keyPair('ES256', { kid: 'one' })
+    const two = await keyPair('RS256', { kid: 'two' })
     const given = readKeys(json({ keys: [jwk, two.jwk] }))
     expect(outcome(await token({ a: 1 }, two.privateKey, { alg: 'RS256', kid: 'three' }), given)).toEqual({ a: 1 })
     expect(outcome(await token({ a: 1 }, two.privateKey, { alg: 'RS256' }), given)).toEqual({ a: 1 })
@@ -115,7 +110,7 @@ describe('a forged token', () => {
     }
   })
   test('that brings its own key is not verified', async () => {
-    const { privateKey, jwk } = await pair('ES256')
+    const { privateKey, jwk } = await keyPair('ES256')
     const signed = await new SignJWT({ mode: 'rw' })
       .setProtectedHeader({ alg: 'ES256', jwk, jku: 'http://127.0.0.1/' })
       .sign(privateKey)

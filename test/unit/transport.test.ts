@@ -1,14 +1,12 @@
 import { expect, test } from 'bun:test'
 import { parseConninfo } from '../../lib/database/conninfo.ts'
 import { openSocket } from '../../lib/database/transport.ts'
+import { noFile } from '../support/files.ts'
 
 /** Asks a server for TLS which answers as it is told. @returns whether the socket is used all the same, or what is wrong. */
 async function ask(answer: string, sslmode: string): Promise<string> {
   const server = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: (socket) => void socket.write(answer) } })
-  const none = (): never => {
-    throw new Error('no file')
-  }
-  const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d?sslmode=${sslmode}&connect_timeout=1`, {}, none, 'me')
+  const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d?sslmode=${sslmode}&connect_timeout=1`, {}, noFile, 'me')
   const [host] = conninfo.hosts
   if (!host) throw new Error('no host')
   const outcome = await openSocket(conninfo, host, true).then(
@@ -34,10 +32,7 @@ test('text that comes before TLS was set up is taken for nobody', async () => {
 
 test('a connection that is reset before anybody listens for its faults ends no process', async () => {
   const server = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: (socket) => socket.terminate() } })
-  const none = (): never => {
-    throw new Error('no file')
-  }
-  const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d`, {}, none, 'me')
+  const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d`, {}, noFile, 'me')
   const [host] = conninfo.hosts
   if (!host) throw new Error('no host')
   const socket = await openSocket(conninfo, host, false)

@@ -93,7 +93,7 @@ export const doors: readonly Mutant[] = [
     replace: 'answered',
     promise: 'A fault in an upgrade is an internal error that says nothing',
     test: 'test/unit/routes.test.ts',
-    title: 'that waits is one',
+    title: 'that waits is an internal error',
   },
   {
     ...refusal,

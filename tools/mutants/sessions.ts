@@ -127,7 +127,7 @@ export const sessions: readonly Mutant[] = [
     replace: '',
     promise: 'A small PGWS_SEND_BUFFER_BYTES does not scan all sockets every few messages',
     test: 'test/unit/slow-readers.test.ts',
-    title: 'messages to one of many readers',
+    title: 'a message to one of many readers',
   },
   {
     ...session,

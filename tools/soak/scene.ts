@@ -26,7 +26,7 @@ export interface Scene {
   readonly steady: readonly Place[]
   places(): readonly Place[]
   /** What befalls them, by name. Each leaves everything as it found it. */
-  readonly faults: Readonly<Record<string, () => Promise<void>>>
+  readonly faults: Readonly<Record<string, () => Promise<unknown>>>
   stop(): Promise<void>
 }
 
