@@ -3,50 +3,89 @@
  * lines, metric labels and the README's tables cannot disagree.
  */
 
-/** Answers to a request that is not served: HTTP status and the plain-text reason. */
+/** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */
+export const NOTIFICATION_BYTES = 8000
+
+/** One "no". */
+interface Entry {
+  /** HTTP status of the answer, where a request can meet it. */
+  readonly status?: number
+  /** WebSocket close code (RFC 6455 section 7.4), where it ends a connection; 1006 ends it without a close frame. */
+  readonly close?: number
+  /** What the answer or the close frame says. */
+  readonly reason: string
+  /** Whether coming again can help. */
+  readonly again: string
+}
+
+const NEVER = 'no'
+const OTHER_TOKEN = 'with another token'
+const LATER = 'later'
+const AT_ONCE = 'at once'
+
 export const refusals = {
-  TOKEN_MISSING: { status: 401, reason: 'Missing token' },
-  TOKEN_MALFORMED: { status: 401, reason: 'Malformed token' },
-  TOKEN_NOT_VERIFIED: { status: 401, reason: 'Token not verified' },
-  KEY_UNKNOWN: { status: 401, reason: 'Token not verified' },
-  KEYS_UNAVAILABLE: { status: 503, reason: 'The keys that verify tokens are not available' },
-  TOKEN_EXPIRED: { status: 401, reason: 'Token expired' },
-  TOKEN_NOT_YET_VALID: { status: 401, reason: 'Token not yet valid' },
-  AUDIENCE_WRONG: { status: 401, reason: 'Token for another audience' },
-  ISSUER_WRONG: { status: 401, reason: 'Token of another issuer' },
-  MODE_MISSING: { status: 403, reason: 'Missing mode' },
-  MODE_UNKNOWN: { status: 403, reason: 'Unknown mode: r, w and rw are known' },
-  CHANNEL_NOT_ALLOWED: { status: 403, reason: 'No allowed channels' },
-  ORIGIN_NOT_ALLOWED: { status: 403, reason: 'Origin not allowed' },
-  PATH_FORBIDDEN: { status: 403, reason: 'Forbidden' },
-  PATH_NOT_FOUND: { status: 404, reason: 'Not found' },
-  METHOD_NOT_ALLOWED: { status: 405, reason: 'Method not allowed' },
-  HANDSHAKE_MALFORMED: { status: 400, reason: 'Not a WebSocket handshake of version 13' },
-  PROTOCOL_MISSING: { status: 400, reason: 'Offer the subprotocol pgws beside the token' },
-  NOT_READY: { status: 503, reason: 'Not listening to the database yet' },
-  SHUTTING_DOWN: { status: 503, reason: 'Shutting down' },
-  TOO_MANY_CHANNELS: { status: 503, reason: 'Too many database channels: PGWS_MAX_DATABASE_CHANNELS is the limit' },
-  CHANNEL_NOT_LISTENED: { status: 503, reason: 'The database does not listen to this channel' },
-  TOO_MANY_CONNECTIONS: { status: 503, reason: 'Too many connections' },
-  INTERNAL: { status: 500, reason: 'Internal error' },
-} as const
+  TOKEN_MISSING: { status: 401, reason: 'Missing token', again: OTHER_TOKEN },
+  TOKEN_MALFORMED: { status: 401, reason: 'Malformed token', again: OTHER_TOKEN },
+  TOKEN_NOT_VERIFIED: { status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
+  KEY_UNKNOWN: { status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
+  TOKEN_EXPIRED: { status: 401, reason: 'Token expired', again: OTHER_TOKEN },
+  TOKEN_NOT_YET_VALID: { status: 401, reason: 'Token not yet valid', again: LATER },
+  AUDIENCE_WRONG: { status: 401, reason: 'Token for another audience', again: OTHER_TOKEN },
+  ISSUER_WRONG: { status: 401, reason: 'Token of another issuer', again: OTHER_TOKEN },
+  MODE_MISSING: { status: 403, reason: 'Missing mode', again: OTHER_TOKEN },
+  MODE_UNKNOWN: { status: 403, reason: 'Unknown mode: r, w and rw are known', again: OTHER_TOKEN },
+  CHANNEL_NOT_ALLOWED: { status: 403, reason: 'No allowed channels', again: OTHER_TOKEN },
+  ORIGIN_NOT_ALLOWED: { status: 403, reason: 'Origin not allowed', again: NEVER },
+  PATH_FORBIDDEN: { status: 403, reason: 'Forbidden', again: NEVER },
+  PATH_NOT_FOUND: { status: 404, reason: 'Not found', again: NEVER },
+  METHOD_NOT_ALLOWED: { status: 405, reason: 'Method not allowed', again: NEVER },
+  HANDSHAKE_MALFORMED: { status: 400, reason: 'Not a WebSocket handshake of version 13', again: NEVER },
+  PROTOCOL_MISSING: { status: 400, reason: 'Offer the subprotocol pgws beside the token', again: NEVER },
+  INTERNAL: { status: 500, reason: 'Internal error', again: LATER },
+  NOT_READY: { status: 503, reason: 'Not listening to the database yet', again: LATER },
+  SHUTTING_DOWN: { status: 503, reason: 'Shutting down', again: LATER },
+  KEYS_UNAVAILABLE: { status: 503, reason: 'The keys that verify tokens are not available', again: LATER },
+  TOO_MANY_CHANNELS: {
+    status: 503,
+    reason: 'Too many database channels: PGWS_MAX_DATABASE_CHANNELS is the limit',
+    again: LATER,
+  },
+  CHANNEL_NOT_LISTENED: { status: 503, reason: 'The database does not listen to this channel', again: NEVER },
+  TOO_MANY_CONNECTIONS: { status: 503, reason: 'Too many connections', again: LATER },
+  SHUTDOWN: { close: 1001, reason: 'Server is shutting down: connect again', again: AT_ONCE },
+  READS_TOO_SLOWLY: { close: 1006, reason: 'reads too slowly', again: AT_ONCE },
+  SILENT: { close: 1006, reason: 'answers no ping', again: AT_ONCE },
+  NOT_TEXT: { close: 1007, reason: 'Messages are UTF-8 text without NUL', again: NEVER },
+  TOO_FAST: {
+    close: 1008,
+    reason: 'Too many messages a second: PGWS_MAX_MESSAGES_PER_SECOND is the limit',
+    again: 'more slowly',
+  },
+  TOO_LARGE: {
+    close: 1009,
+    reason: `Too large for NOTIFY: the envelope must stay below ${NOTIFICATION_BYTES} bytes`,
+    again: 'with a smaller message',
+  },
+  CHANNEL_LOST: {
+    close: 1011,
+    reason: 'The database does not listen to a channel of this connection any more',
+    again: NEVER,
+  },
+  REFUSED_BY_DATABASE: { close: 1011, reason: 'The database refused the message', again: 'without that message' },
+  MESSAGES_MISSED: { close: 1012, reason: 'Messages may have been missed: connect again', again: AT_ONCE },
+  BUFFER_FULL: { close: 1013, reason: 'The buffer for the database is full: try again later', again: LATER },
+  EXPIRED: { close: 3001, reason: 'JWT expired', again: OTHER_TOKEN },
+} as const satisfies Readonly<Record<string, Entry>>
 
-export type RefusalCode = keyof typeof refusals
+type CodesWith<Member extends 'status' | 'close'> = {
+  [Code in keyof typeof refusals]: (typeof refusals)[Code] extends { readonly [M in Member]: number } ? Code : never
+}[keyof typeof refusals]
 
-/** Ends of a connection that this server decides: WebSocket close code (RFC 6455 section 7.4) and the reason in its frame. */
-export const closures = {
-  SHUTDOWN: { code: 1001, reason: 'Server is shutting down: connect again' },
-  NOT_TEXT: { code: 1007, reason: 'Messages are UTF-8 text without NUL' },
-  TOO_FAST: { code: 1008, reason: 'Too many messages a second: PGWS_MAX_MESSAGES_PER_SECOND is the limit' },
-  TOO_LARGE: { code: 1009, reason: 'Too large for NOTIFY: the envelope must stay below 8000 bytes' },
-  CHANNEL_LOST: { code: 1011, reason: 'The database does not listen to a channel of this connection any more' },
-  REFUSED_BY_DATABASE: { code: 1011, reason: 'The database refused the message' },
-  MESSAGES_MISSED: { code: 1012, reason: 'Messages may have been missed: connect again' },
-  BUFFER_FULL: { code: 1013, reason: 'The buffer for the database is full: try again later' },
-  EXPIRED: { code: 3001, reason: 'JWT expired' },
-} as const
+/** What answers a request. */
+export type RefusalCode = CodesWith<'status'>
 
-export type ClosureCode = keyof typeof closures
+/** What ends a connection. */
+export type ClosureCode = CodesWith<'close'>
 
 /** A request or token that is turned away. Carried as a value, for the callers decide what it means. */
 export interface Refusal {

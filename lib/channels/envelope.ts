@@ -4,10 +4,8 @@
  * A notification is joined from `head`, the time stamp and `tail`, so that all but the stamp is made once, when the message is
  * accepted, and the stamp just before it goes to the database.
  */
+import { NOTIFICATION_BYTES } from '../refusal.ts'
 import { members } from './json.ts'
-
-/** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */
-export const NOTIFICATION_BYTES = 8000
 
 /** What stands around the payload of every message that one client sends to one channel. */
 export interface Frame {

@@ -3,8 +3,9 @@
 import type { Grant } from '../access/grant.ts'
 import type { MetaEvent } from '../config/variables.ts'
 import type { Log } from '../log.ts'
+import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Broker, Outcome } from './broker.ts'
-import { envelope, envelopeFrame, envelopeHead, NOTIFICATION_BYTES } from './envelope.ts'
+import { envelope, envelopeFrame, envelopeHead } from './envelope.ts'
 
 export interface MetaEvents {
   opened(grant: Grant): void

@@ -3,10 +3,10 @@
 import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
-import { type ClosureCode, closures, type Refusal } from '../refusal.ts'
+import { type ClosureCode, NOTIFICATION_BYTES, type Refusal, refusals } from '../refusal.ts'
 import type { Handlers, Socket } from '../runtime/contract.ts'
 import type { Broker, Outcome } from './broker.ts'
-import { envelope, envelopeFrames, type Frame, NOTIFICATION_BYTES } from './envelope.ts'
+import { envelope, envelopeFrames, type Frame } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
@@ -110,7 +110,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
 
   function close(socket: Socket<Session>, closure: ClosureCode): void {
-    const { code, reason } = closures[closure]
+    const { code, reason } = closing(closure)
     socket.data.closure = closure
     log.info('closing a client', { code, reason, channels: listed(socket.data.grant) })
     socket.close(code, reason)
@@ -223,7 +223,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       liveness.closed(socket)
       leave(data)
       // The frame that this server sent says why; a client's echo of it does not.
-      const said = data.closure === undefined ? { code, reason } : closures[data.closure]
+      const said = data.closure === undefined ? { code, reason } : closing(data.closure)
       metrics.closed.add(data.closure === undefined && code >= OWN_CODES ? 'own' : said.code)
       log.debug('client closed', said)
       meta.closed(data.grant, {
@@ -265,6 +265,9 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
   }
 }
+
+/** The close frame of an end that this server decides. */
+const closing = (closure: ClosureCode) => ({ code: refusals[closure].close, reason: refusals[closure].reason })
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 

@@ -1,14 +1,7 @@
 import { describe, expect, test } from 'bun:test'
-import {
-  channelOf,
-  envelope,
-  envelopeFrame,
-  envelopeHead,
-  NOTIFICATION_BYTES,
-  nextStamp,
-  notificationOf,
-} from '../../lib/channels/envelope.ts'
+import { channelOf, envelope, envelopeFrame, envelopeHead, nextStamp, notificationOf } from '../../lib/channels/envelope.ts'
 import { members } from '../../lib/channels/json.ts'
+import { NOTIFICATION_BYTES } from '../../lib/refusal.ts'
 
 const wrap = (claims: string, text: string, channel = 'chat') =>
   envelope(envelopeFrame(envelopeHead(claims), 'WebsocketMessage', channel), JSON.stringify(text))

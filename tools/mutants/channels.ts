@@ -28,7 +28,7 @@ export const channels: readonly Mutant[] = [
     title: 'counts its bytes',
   },
   {
-    ...envelope,
+    file: 'lib/refusal.ts',
     find: 'NOTIFICATION_BYTES = 8000',
     replace: 'NOTIFICATION_BYTES = 8001',
     promise: 'An envelope of 8000 bytes closes its sender with 1009',

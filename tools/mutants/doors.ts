@@ -97,7 +97,7 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...refusal,
-    find: "TOKEN_EXPIRED: { status: 401, reason: 'Token expired' }",
+    find: "TOKEN_EXPIRED: { status: 401, reason: 'Token expired', again: OTHER_TOKEN }",
     replace: "TOKEN_EXPIRED: { status: 403, reason: 'Token is expired' }",
     promise: 'A refusal says why, with its status and the reason of old',
     title: 'says so, with its status',
@@ -111,8 +111,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...refusal,
-    find: 'EXPIRED: { code: 3001,',
-    replace: 'EXPIRED: { code: 3002,',
+    find: 'EXPIRED: { close: 3001,',
+    replace: 'EXPIRED: { close: 3002,',
     promise: 'A connection whose token expires is closed with 3001',
     title: 'closes a live connection with 3001',
   },

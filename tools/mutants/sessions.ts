@@ -181,7 +181,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...events,
-    find: 'data.closure === undefined ? { code, reason } : closures[data.closure]',
+    find: 'data.closure === undefined ? { code, reason } : closing(data.closure)',
     replace: "{ code, reason: '' }",
     promise: 'ConnectionClose tells the code and the reason',
     title: 'the meta channel',
