@@ -26,7 +26,7 @@ export interface HubOptions {
 
 interface Readers {
   count: number
-  /** Settled when LISTEN stands. Undefined where it stands, or is not needed. */
+  /** Settled when LISTEN stands, or with the refusal for as long as there is an entry. Undefined where it stands, or is not needed. */
   listening: Promise<Refusal | undefined> | undefined
 }
 
@@ -42,8 +42,10 @@ export function createHub({ publish, isDirect, listen, unlisten }: HubOptions): 
       const readers: Readers = { count: 1, listening: undefined }
       channels.set(channel, readers)
       if (isDirect(channel)) {
-        readers.listening = listen(channel).finally(() => {
-          readers.listening = undefined
+        readers.listening = listen(channel).then((refusal) => {
+          // Who was refused may still wait for another channel, and who joins meanwhile must not be taken for a reader of this one.
+          if (refusal === undefined) readers.listening = undefined
+          return refusal
         })
       }
       return readers.listening
