@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
+import { createDatabase } from '../../lib/database/connection.ts'
+import { parseConninfo } from '../../lib/database/conninfo.ts'
 import { type Client, connect, handshake } from '../support/client.ts'
 import { endBackends } from '../support/faults.ts'
 import { createLedger } from '../support/ledger.ts'
@@ -100,6 +102,17 @@ describe('in a database whose encoding lacks a character', () => {
     await hears(client, latin(), 'chat')
     rmSync(folder, { recursive: true })
   })
+})
+
+test('what is tried for a channel is undone for that one alone, whatever else is listened to meanwhile', async () => {
+  const conninfo = parseConninfo(server.uri, {}, readFileSync, '')
+  const session = await createDatabase(() => conninfo, 0).connectListening('first', () => undefined)
+  const tried = session.tryListen(['tried'])
+  const listened = session.listen(['kept'], () => undefined)
+  await Promise.all([tried, listened])
+  const rows = await session.query('select pg_listening_channels() as name')
+  expect(rows.map(({ name }) => name).sort()).toEqual(['first', 'kept'])
+  session.close()
 })
 
 test('above PGWS_MAX_DATABASE_CHANNELS an upgrade that needs another gets 503, and those that share theirs come in', async () => {
