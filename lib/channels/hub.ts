@@ -27,7 +27,7 @@ export interface HubOptions {
 
 interface Readers {
   count: number
-  /** Settled when the broker follows the channel. Undefined where it does, or need not. */
+  /** Settled when the broker follows the channel, or with the refusal for as long as there is an entry. Undefined where it does, or need not. */
   following: Promise<Refusal | undefined> | undefined
 }
 
@@ -53,8 +53,10 @@ export function createHub({ publish, broker, metrics, handedOn }: HubOptions): H
       }
       const readers: Readers = { count: 1, following: undefined }
       channels.set(channel, readers)
-      readers.following = broker.follow(channel)?.finally(() => {
-        readers.following = undefined
+      readers.following = broker.follow(channel)?.then((refusal) => {
+        // Who was refused may still wait for another channel, and who joins meanwhile must not be taken for a reader of this one.
+        if (refusal === undefined) readers.following = undefined
+        return refusal
       })
       return readers.following
     },

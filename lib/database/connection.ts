@@ -309,13 +309,8 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares:
         throw error
       }
     },
-    tryListen: async (names) => {
-      try {
-        await untilClosed(() => (listen.sql ?? sql).unsafe(`begin;${listenStatements(names)}`))
-      } finally {
-        await untilClosed(() => (listen.sql ?? sql).unsafe('rollback'))
-      }
-    },
+    // One message to the server: between two, a LISTEN of somebody else on this session would be undone as well.
+    tryListen: (names) => untilClosed(async () => void (await (listen.sql ?? sql).unsafe(`${listenStatements(names)};rollback`))),
     unlisten: (channel) =>
       untilClosed(async () => {
         // The library's own unlisten can be had only once LISTEN was answered; sent behind it, in its order, this one need not wait.

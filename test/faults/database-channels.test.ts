@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
+import { createDatabase } from '../../lib/database/connection.ts'
+import { parseConninfo } from '../../lib/database/conninfo.ts'
 import { type Client, connect, handshake } from '../support/client.ts'
 import { endBackends } from '../support/faults.ts'
 import { createLedger } from '../support/ledger.ts'
@@ -10,6 +12,7 @@ import { DIRECT, openReader, settledTruth, startSql } from '../support/load.ts'
 import { residentBytes } from '../support/memory.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
+import { startProxy } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 import { startWitness, WITNESSED, type Witness } from '../support/witness.ts'
 
@@ -102,6 +105,17 @@ describe('in a database whose encoding lacks a character', () => {
   })
 })
 
+test('what is tried for a channel is undone for that one alone, whatever else is listened to meanwhile', async () => {
+  const conninfo = parseConninfo(server.uri, {}, readFileSync, '')
+  const session = await createDatabase(() => conninfo, 0).connectListening('first', () => undefined)
+  const tried = session.tryListen(['tried'])
+  const listened = session.listen(['kept'], () => undefined)
+  await Promise.all([tried, listened])
+  const rows = await session.query('select pg_listening_channels() as name')
+  expect(rows.map(({ name }) => name).sort()).toEqual(['first', 'kept'])
+  session.close()
+})
+
 test('above PGWS_MAX_DATABASE_CHANNELS an upgrade that needs another gets 503, and those that share theirs come in', async () => {
   await using program = await start({ ...env(), PGWS_MAX_DATABASE_CHANNELS: '100' })
   const asked = async (channels: readonly string[]): Promise<number> =>
@@ -111,6 +125,26 @@ test('above PGWS_MAX_DATABASE_CHANNELS an upgrade that needs another gets 503, a
   expect(await asked(named('a', 50))).toBe(101)
   await using _other = await connect(await urlFor(program, named('c', 40)))
   expect(await asked(['d'])).toBe(503)
+})
+
+test('while a client that is refused one channel waits for another, that one is refused to others too', async () => {
+  using proxy = await startProxy(server.port)
+  const uri = server.uri.replace(String(server.port), String(proxy.port))
+  await using program = await start({ PGWS_DB_URI: uri, PGWS_DATABASE_CHANNELS: '*', PGWS_MAX_DATABASE_CHANNELS: '2' })
+  const asked = async (channels: readonly string[]): Promise<number> =>
+    (await handshake(program.port, new URL(await urlFor(program, channels)).pathname)).status
+  await using first = await connect(await urlFor(program, ['first']))
+  proxy.links('listening')[0]?.delay(500)
+  let isAnswered = false
+  const waiting = asked(['waited-for', 'above']).finally(() => {
+    isAnswered = true
+  })
+  await Bun.sleep(100)
+  await first.close()
+  expect(await asked(['above'])).toBe(503)
+  expect(isAnswered).toBe(false)
+  expect(await waiting).toBe(503)
+  expect(await asked(['above'])).toBe(101)
 })
 
 test('of clients of 1,000 database channels each ten are taken, and healed within seconds and in moderate memory', async () => {

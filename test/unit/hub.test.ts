@@ -1,11 +1,12 @@
 import { expect, test } from 'bun:test'
 import { createHub, createMatcher } from '../../lib/channels/hub.ts'
 import { createMetrics } from '../../lib/metrics.ts'
+import { type Refusal, refuse } from '../../lib/refusal.ts'
 
 /** A hub that says what it asked for, in order. Channels that begin with "d" are the broker's own. */
 function hub() {
   const asked: string[] = []
-  const stands = new Map<string, () => void>()
+  const answers = new Map<string, (refusal?: Refusal) => void>()
   const made = createHub({
     publish: (topic, text) => asked.push(`${topic}: ${text}`),
     handedOn: (bytes, readers) => asked.push(`${bytes} bytes to ${readers}`),
@@ -14,12 +15,12 @@ function hub() {
       follow: (channel) => {
         if (!channel.startsWith('d')) return undefined
         asked.push(`follow ${channel}`)
-        return new Promise((resolve) => stands.set(channel, () => resolve(undefined)))
+        return new Promise((resolve) => answers.set(channel, resolve))
       },
       unfollow: (channel) => asked.push(`unfollow ${channel}`),
     },
   })
-  return { ...made, asked, stand: (channel: string) => stands.get(channel)?.() }
+  return { ...made, asked, answer: (channel: string, refusal?: Refusal) => answers.get(channel)?.(refusal) }
 }
 
 test('a text goes to the readers of its channel, who are counted, and of a channel without readers to nobody', () => {
@@ -45,15 +46,28 @@ test('a channel is followed once, until the last of its readers leaves', () => {
 })
 
 test('all who come before a channel is followed wait for the same, and who comes after waits for nothing', async () => {
-  const { join, stand } = hub()
+  const { join, answer } = hub()
   const first = join('d')
   const second = join('d')
   expect(second).toBe(first)
   expect(first).toBeInstanceOf(Promise)
-  stand('d')
+  answer('d')
   await first
   expect(join('d')).toBeUndefined()
   expect(join('a')).toBeUndefined()
+})
+
+test('a channel that was refused is refused to all who join before the first has left, and asked for again behind it', async () => {
+  const { join, leave, answer, asked } = hub()
+  const first = join('d')
+  const refusal = refuse('TOO_MANY_CHANNELS')
+  answer('d', refusal)
+  expect(await first).toBe(refusal)
+  expect(await join('d')).toBe(refusal)
+  leave('d')
+  leave('d')
+  void join('d')
+  expect(asked).toEqual(['follow d', 'unfollow d', 'follow d'])
 })
 
 test.each([

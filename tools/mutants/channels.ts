@@ -65,6 +65,13 @@ export const channels: readonly Mutant[] = [
   },
   {
     ...hub,
+    find: 'if (refusal === undefined) readers.following',
+    replace: 'readers.listening',
+    promise: 'A client is subscribed before its upgrade is answered: one that joins a refused channel is refused',
+    title: 'is refused to all who join',
+  },
+  {
+    ...hub,
     find: 'known.count++',
     replace: '',
     promise: 'A channel has readers until the last of them leaves',

@@ -6,6 +6,14 @@ const connection = { file: 'lib/database/connection.ts', test: 'test/contract/da
 
 export const database: readonly Mutant[] = [
   {
+    ...connection,
+    find: ';rollback`',
+    replace: '`',
+    promise: 'What is tried for a channel is undone',
+    test: 'test/faults/database-channels.test.ts',
+    title: 'what is tried for a channel',
+  },
+  {
     ...transport,
     find: 'if (answer.length !== 1)',
     replace: 'if (answer.length === 0)',
