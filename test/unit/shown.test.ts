@@ -12,7 +12,7 @@ test('a token is not shown, whole or in part, encoded or with something beside i
     `x${jwt}`,
     `${jwt}%`,
     jwt.replaceAll('.', '%2E'),
-    jwt.replace('e', '%65'),
+    jwt.replace('e', '%65').replaceAll('.', '%2E'),
     header,
     `${header}.${payload}`,
     `${payload}.${signature}`,
