@@ -1,16 +1,16 @@
 /** Owns events about the server itself, which go to the meta channel through the database, like any message. */
 
-import type { Grant } from '../access/grant.ts'
 import type { MetaEvent } from '../config/variables.ts'
 import type { Log } from '../log.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Broker, Outcome } from './broker.ts'
+import type { End, Identity } from './client-log.ts'
 import { envelope, envelopeFrame, envelopeHead } from './envelope.ts'
 
 export interface MetaEvents {
-  opened(grant: Grant): void
-  /** @param end the close code, its reason, and for how many seconds the connection was open. */
-  closed(grant: Grant, end: { readonly code: number; readonly reason: string; readonly seconds: number }): void
+  opened(client: Identity): void
+  /** @param end with the seconds for which the connection was open. */
+  closed(client: Identity, end: End & { readonly seconds: number }): void
   /** @param from @param to milliseconds of UNIX time. */
   restored(from: number, to: number): void
 }
@@ -39,8 +39,8 @@ export function createMetaEvents({ channel, events, forwardClaims, broker, log }
     if (!broker.publish([message], settled)) lost('the buffer for the database is full')
   }
   return {
-    opened: ({ claims, channels }) => tell('ConnectionOpen', claims, channels),
-    closed: ({ claims, channels }, end) => tell('ConnectionClose', claims, channels, end),
+    opened: ({ id, grant }) => tell('ConnectionOpen', grant.claims, grant.channels, { client: id }),
+    closed: ({ id, grant }, end) => tell('ConnectionClose', grant.claims, grant.channels, { client: id, ...end }),
     restored: (from, to) => tell('ListenerRestored', '{}', [], { from: from / 1000, to: to / 1000 }),
   }
 }

@@ -6,6 +6,7 @@ import type { Metrics } from '../metrics.ts'
 import { type ClosureCode, NOTIFICATION_BYTES, type Refusal, refusals } from '../refusal.ts'
 import type { Handlers, Socket } from '../runtime/contract.ts'
 import type { Broker, Outcome } from './broker.ts'
+import { createClientLog, createId, type Identity } from './client-log.ts'
 import { envelope, envelopeFrames, type Frame } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
@@ -14,7 +15,7 @@ import { createRateLimit, type Rate } from './rate.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
 /** What the program keeps with a client's socket. */
-export interface Session extends Lively, Rate {
+export interface Session extends Identity, Lively, Rate {
   readonly grant: Grant
   /** Whether it is told what it may have missed. */
   readonly isTold: boolean
@@ -38,11 +39,13 @@ export interface Sessions extends Omit<Handlers<Session>, 'request'> {
   /**
    * Makes what is kept with a client's socket; it counts from now on, until it is closed or discarded.
    *
+   * @param address where the client comes from.
    * @returns the session, and a promise where its channels do not stand yet: a refusal for each that cannot.
    */
   create(
     grant: Grant,
     isTold: boolean,
+    address: string,
   ): { readonly session: Session; readonly ready: Promise<readonly (Refusal | undefined)[]> | undefined }
   /** Undoes `create` where the upgrade failed. */
   discard(session: Session): void
@@ -66,6 +69,8 @@ export interface SessionsOptions {
   readonly metrics: Metrics
   readonly log: Log
   readonly forwardClaims: readonly string[] | undefined
+  /** The claim that says in the log who a client is. */
+  readonly logClaim: string | undefined
   readonly maxMessagesPerSecond: number
   readonly sendBufferBytes: number
   /** Whether readers that are not told what they may have missed are closed. */
@@ -81,12 +86,9 @@ const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 /** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
 const OWN_CODES = 3000
 
-/** A grant's channels for a log line, of which a token may name thousands. */
-const listed = ({ channels }: Grant): string =>
-  channels.slice(0, 10).join(',') + (channels.length > 10 ? `,… (${channels.length})` : '')
-
 export function createSessions(options: SessionsOptions): Sessions {
-  const { hub, broker, meta, metrics, log, pingEvery = PING_EVERY } = options
+  const { hub, broker, meta, metrics, pingEvery = PING_EVERY } = options
+  const log = createClientLog(options.log, options.logClaim)
   const sockets = new Set<Socket<Session>>()
   let created = 0
   let allGone = (): void => undefined
@@ -110,16 +112,16 @@ export function createSessions(options: SessionsOptions): Sessions {
   const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
 
   function close(socket: Socket<Session>, closure: ClosureCode): void {
-    const { code, reason } = closing(closure)
+    const end = closing(closure)
     socket.data.closure = closure
-    log.info('closing a client', { code, reason, channels: listed(socket.data.grant) })
-    socket.close(code, reason)
+    log.closing(socket.data, end)
+    socket.close(end.code, end.reason)
   }
 
   /** Ends a connection without a close frame. Some runtimes say that it closed only later. */
   function drop(socket: Socket<Session>, fault: string): void {
     sockets.delete(socket)
-    log.info(`dropped a client that ${fault}`, { channels: listed(socket.data.grant) })
+    log.dropping(socket.data, fault)
     socket.terminate()
   }
 
@@ -135,7 +137,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     metrics.ignored.add()
     if (data.isIgnored) return
     data.isIgnored = true
-    log.info('ignoring what a client sends whose token does not let it write', { channels: listed(data.grant) })
+    log.ignoring(data)
   }
 
   function send(socket: Socket<Session>, text: string): void {
@@ -164,8 +166,10 @@ export function createSessions(options: SessionsOptions): Sessions {
       for (const { data } of sockets) counts[data.grant.mode]++
       return counts
     },
-    create(grant, isTold) {
+    create(grant, isTold, address) {
       const session: Session = {
+        id: createId(),
+        address,
         grant,
         isTold,
         frames: undefined,
@@ -195,7 +199,8 @@ export function createSessions(options: SessionsOptions): Sessions {
       data.openedAt = clock.monotonic()
       metrics.opened.add(data.grant.mode)
       liveness.opened(socket)
-      meta.opened(data.grant)
+      log.opened(data)
+      meta.opened(data)
     },
     message(socket, message) {
       const { data } = socket
@@ -225,12 +230,9 @@ export function createSessions(options: SessionsOptions): Sessions {
       // The frame that this server sent says why; a client's echo of it does not.
       const said = data.closure === undefined ? { code, reason } : closing(data.closure)
       metrics.closed.add(data.closure === undefined && code >= OWN_CODES ? 'own' : said.code)
-      log.debug('client closed', said)
-      meta.closed(data.grant, {
-        code: said.code,
-        reason: said.reason,
-        seconds: (clock.monotonic() - data.openedAt) / 1000,
-      })
+      const end = { code: said.code, reason: said.reason, seconds: (clock.monotonic() - data.openedAt) / 1000 }
+      log.closed(data, end)
+      meta.closed(data, end)
       if (sockets.size === 0) allGone()
     },
     handedOn,

@@ -1,5 +1,7 @@
 /** Owns how a variable's text becomes a value. Pure: undefined is an unset variable, and what cannot be read is thrown as a Fault. */
 
+import { type Network, readNetwork } from './networks.ts'
+
 /** What is wrong with a variable's value, as a phrase that follows its name. */
 export class Fault extends Error {}
 
@@ -68,6 +70,14 @@ export function list(value: string | undefined): readonly string[] | undefined {
     ?.split(',')
     .map((item) => item.trim())
     .filter((item) => item !== '')
+}
+
+export function networks(value: string | undefined): readonly Network[] {
+  return (list(value) ?? []).map((item) => {
+    const network = readNetwork(item)
+    if (network === undefined) throw new Fault(`holds ${JSON.stringify(item)}, neither an IP address nor a network`)
+    return network
+  })
 }
 
 export function url(value: string | undefined): URL | undefined {

@@ -2,7 +2,7 @@
  * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
  * follow from it. Pure.
  */
-import { boolean, channel, host, LONGEST, list, oneOf, required, text, url, whole } from './values.ts'
+import { boolean, channel, Fault, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`
@@ -26,6 +26,15 @@ const variable = <T>(definition: Variable<T>): Variable<T> => definition
 export const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
 
 export type MetaEvent = (typeof metaEvents)[number]
+
+/** Names that stand for something else in a line of the log about a client. */
+const LOG_FIELDS = ['time', 'level', 'event', 'client', 'address', 'channels', 'mode', 'code', 'reason', 'seconds']
+
+function logClaim(value: string | undefined): string | undefined {
+  if (value !== undefined && LOG_FIELDS.includes(value))
+    throw new Fault(`is ${JSON.stringify(value)}, which is a field of the log already`)
+  return value
+}
 
 function events(value: string | undefined): readonly MetaEvent[] {
   const asked = list(value) ?? ['ConnectionOpen']
@@ -246,6 +255,14 @@ export const variables = {
       'Comma-separated origins from which a browser may open a connection; 403 for others. A client that sends no Origin is no browser.',
     parse: list,
   }),
+  trustedProxies: variable({
+    name: 'PGWS_TRUSTED_PROXIES',
+    default: 'unset (none)',
+    example: '127.0.0.1,10.0.0.0/8,fd00::/8',
+    meaning:
+      "Comma-separated addresses and networks of proxies whose X-Forwarded-For counts. A client's address, in the log, is the rightmost in it that is not among them; that of the connection where it is unset.",
+    parse: networks,
+  }),
   maxConnections: variable({
     name: 'PGWS_MAX_CONNECTIONS',
     default: 'unset',
@@ -294,6 +311,13 @@ export const variables = {
     example: 'warning',
     meaning: 'What goes to standard error: error, warning, info or debug, each with those before it.',
     parse: oneOf(['info', 'error', 'warning', 'debug'] as const),
+  }),
+  logClaim: variable({
+    name: 'PGWS_LOG_CLAIM',
+    default: 'unset',
+    example: 'sub',
+    meaning: 'The claim that says in the log who a client is, where it opens and closes. Unset shows none.',
+    parse: logClaim,
   }),
   logFormat: variable({
     name: 'PGWS_LOG_FORMAT',

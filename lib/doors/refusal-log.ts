@@ -7,7 +7,7 @@ const ONE_BY_ONE = 10
 const SECOND = 1000
 
 /** @returns what writes a refusal's line, or counts it. */
-export function createRefusalLog(log: Log): (fields: Fields) => void {
+export function createRefusalLog(log: Log): (fields: () => Fields) => void {
   let logged = 0
   let counted = 0
 
@@ -21,7 +21,7 @@ export function createRefusalLog(log: Log): (fields: Fields) => void {
     if (logged >= ONE_BY_ONE) counted++
     else {
       logged++
-      log.info('upgrade refused', fields)
+      log.info('upgrade refused', fields())
     }
   }
 }

@@ -38,10 +38,10 @@ export function createRoutes(options: RoutesOptions): Handlers<Session>['request
   }
 
   // Hono makes some ten objects for each request, of which an upgrade needs none.
-  return (request, upgrade) => {
+  return (request, upgrade, peerAddress) => {
     if (!isUpgrade(request)) return app.fetch(request)
     try {
-      const answered = upgrades(request, upgrade)
+      const answered = upgrades(request, upgrade, peerAddress)
       return answered instanceof Promise ? answered.catch(failed) : answered
     } catch (error) {
       return failed(error)

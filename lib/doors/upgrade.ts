@@ -3,16 +3,21 @@
 import type { Authenticator } from '../access/authenticator.ts'
 import { grant, type Permit } from '../access/grant.ts'
 import type { Session, Sessions } from '../channels/session.ts'
+import type { Network } from '../config/networks.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals } from '../refusal.ts'
 import type { Handlers, Upgrade } from '../runtime/contract.ts'
+import { shown, shownPath } from '../shown.ts'
+import { clientAddress } from './client-address.ts'
 import { createRefusalLog } from './refusal-log.ts'
 
 export interface UpgradesOptions {
   readonly authenticator: Authenticator
   readonly allowedOrigins: readonly string[] | undefined
   readonly maxConnections: number
+  /** Whose `X-Forwarded-For` counts. */
+  readonly trustedProxies: readonly Network[]
   readonly sessions: Sessions
   readonly metrics: Metrics
   readonly log: Log
@@ -26,10 +31,12 @@ export interface UpgradesOptions {
 interface Attempt {
   readonly request: Request
   readonly upgrade: Upgrade<Session>
+  /** Where the client comes from. */
+  readonly address: string
   /** The channel's path segment; undefined asks for all that the token names. */
   readonly asked: string | undefined
-  /** The subprotocol that is selected. */
-  readonly protocol: string | undefined
+  readonly token: string | undefined
+  readonly offer: Offer
 }
 
 export const isUpgrade = (request: Request): boolean => request.headers.get('Upgrade')?.toLowerCase() === 'websocket'
@@ -39,41 +46,43 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
 export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
-  const { authenticator, allowedOrigins, sessions, metrics, log, product, admission } = options
+  const { authenticator, allowedOrigins, trustedProxies, sessions, metrics, log, product, admission } = options
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
   const logRefusal = createRefusalLog(log)
 
   function admit(attempt: Attempt, permit: Permit | Refusal): Response | Promise<Response> {
-    if (isRefusal(permit)) return reject(permit.refused)
+    if (isRefusal(permit)) return reject(attempt, permit.refused)
     const allowed = grant(permit, attempt.asked, Date.now())
-    if (isRefusal(allowed)) return reject(allowed.refused)
-    if (sessions.count >= options.maxConnections) return reject('TOO_MANY_CONNECTIONS')
-    const { session, ready } = sessions.create(allowed, attempt.protocol === 'pgws')
+    if (isRefusal(allowed)) return reject(attempt, allowed.refused)
+    if (sessions.count >= options.maxConnections) return reject(attempt, 'TOO_MANY_CONNECTIONS')
+    const { session, ready } = sessions.create(allowed, attempt.offer.selected === 'pgws', attempt.address)
     if (ready === undefined) return accept(attempt, session)
     return ready.then((channels) => {
       const refusal = channels.find((channel) => channel !== undefined)
       if (refusal === undefined) return accept(attempt, session)
       sessions.discard(session)
-      return reject(refusal.refused)
+      return reject(attempt, refusal.refused)
     })
   }
 
-  function accept({ request, upgrade, protocol }: Attempt, session: Session): Response {
+  function accept(attempt: Attempt, session: Session): Response {
+    const protocol = attempt.offer.selected
     const headers =
       protocol === undefined ? upgradeHeaders.none : protocol === 'pgws' ? upgradeHeaders.pgws : protocolHeaders(protocol)
     // It may have waited, and the server have begun to shut down meanwhile.
     const closed = admission()
-    if (!closed && upgrade(request, session, headers)) return upgraded
+    if (!closed && attempt.upgrade(attempt.request, session, headers)) return upgraded
     sessions.discard(session)
-    return reject(closed ?? 'HANDSHAKE_MALFORMED')
+    return reject(attempt, closed ?? 'HANDSHAKE_MALFORMED')
   }
 
-  function reject(code: RefusalCode): Response {
+  function reject({ request, address, asked, token }: Attempt, code: RefusalCode): Response {
     metrics.refused.add(code.toLowerCase())
     const { status, reason } = refusals[code]
-    logRefusal({ status, reason })
+    const channel = asked === undefined ? {} : { channel: shown(asked) }
+    logRefusal(() => ({ status, reason, address, ...channel, path: shownPath(readPath(request.url), token) }))
     return refusalAnswer(code, product)
   }
 
@@ -81,22 +90,20 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     return new Headers({ Server: product, ...(protocol === undefined ? {} : { 'Sec-WebSocket-Protocol': protocol }) })
   }
 
-  return (request, upgrade) => {
-    const { headers, url } = request
+  return (request, upgrade, peerAddress) => {
+    const { headers } = request
+    const forwarded = trustedProxies.length === 0 ? null : headers.get('X-Forwarded-For')
+    const address = clientAddress(peerAddress(request), forwarded, trustedProxies)
+    const attempt = { request, upgrade, address, ...readCredentials(request) }
+    const { token, offer } = attempt
     const closed = admission()
-    if (closed) return reject(closed)
-    if (!isHandshake(headers)) return reject('HANDSHAKE_MALFORMED')
+    if (closed) return reject(attempt, closed)
+    if (!isHandshake(headers)) return reject(attempt, 'HANDSHAKE_MALFORMED')
     const origin = headers.get('Origin')
-    if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject('ORIGIN_NOT_ALLOWED')
-    const protocols = headers.get('Sec-WebSocket-Protocol')
-    const offer = protocols === null ? NO_OFFER : readOffer(protocols)
-    const authorization = headers.get('Authorization')
-    const bearer = authorization === null ? undefined : bearerToken(authorization)
-    const { asked, token } = readAsked(readPath(url), offer.token ?? bearer)
-    if (token === undefined) return reject('TOKEN_MISSING')
+    if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return reject(attempt, 'ORIGIN_NOT_ALLOWED')
+    if (token === undefined) return reject(attempt, 'TOKEN_MISSING')
     // Bun would select the first offer itself, and so echo a token.
-    if (offer.token !== undefined && offer.selected === undefined) return reject('PROTOCOL_MISSING')
-    const attempt = { request, upgrade, asked, protocol: offer.selected }
+    if (offer.token !== undefined && offer.selected === undefined) return reject(attempt, 'PROTOCOL_MISSING')
     const permit = authenticator.verify(token)
     return permit instanceof Promise ? permit.then((verified) => admit(attempt, verified)) : admit(attempt, permit)
   }
@@ -113,6 +120,14 @@ const isHandshake = (headers: Headers): boolean =>
 export function readPath(url: string): string {
   const start = url.indexOf('/', url.indexOf('://') + 3)
   return start === -1 ? '/' : (/^[^?#]*/.exec(url.slice(start))?.[0] ?? '/')
+}
+
+function readCredentials({ headers, url }: Request): Pick<Attempt, 'asked' | 'token' | 'offer'> {
+  const protocols = headers.get('Sec-WebSocket-Protocol')
+  const offer = protocols === null ? NO_OFFER : readOffer(protocols)
+  const authorization = headers.get('Authorization')
+  const bearer = authorization === null ? undefined : bearerToken(authorization)
+  return { ...readAsked(readPath(url), offer.token ?? bearer), offer }
 }
 
 /** What a token looks like: three parts of base64url (RFC 7515 section 7.1). */
@@ -136,6 +151,7 @@ const bearerToken = (header: string): string | undefined => /^bearer +(\S+)$/i.e
 const TOKEN_PROTOCOL = 'pgws.token.'
 
 interface Offer {
+  /** The subprotocol that is selected. */
   readonly selected: string | undefined
   readonly token: string | undefined
 }

@@ -2,7 +2,7 @@
 import { write } from 'node:fs'
 import { bindFirst } from './address.ts'
 import { hungUp } from './closing.ts'
-import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
+import type { Certificate, Handlers, PeerAddress, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
 
 type BunServer = Bun.Server<unknown>
 
@@ -69,7 +69,7 @@ interface Address {
 function bindWebSockets(address: Address, options: ServeOptions, handlers: Handlers<unknown>): BunServer {
   const server = Bun.serve<unknown>({
     ...address,
-    fetch: (request) => handlers.request(request, upgrade),
+    fetch: (request) => handlers.request(request, upgrade, peerAddress),
     websocket: {
       open: handlers.open,
       message: handlers.message,
@@ -86,6 +86,7 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
     },
   })
   const upgrade: Upgrade<unknown> = (request, data, headers) => server.upgrade(request, { data, headers })
+  const peerAddress: PeerAddress = (request) => server.requestIP(request)?.address ?? ''
   return server
 }
 

@@ -20,13 +20,16 @@ export interface Socket<D> {
 /** Turns a request into a socket with `data`; `headers` go into the answer. False when the request is no valid handshake. */
 export type Upgrade<D> = (request: Request, data: D, headers: Headers) => boolean
 
+/** The address that a request's connection comes from, while it is open; empty from then on. */
+export type PeerAddress = (request: Request) => string
+
 export interface Handlers<D> {
   /**
    * Answers a request. After an upgrade the response does not matter.
    *
    * An upgrade in the tick of the request keeps what the client sent in the packet of its handshake.
    */
-  readonly request: (request: Request, upgrade: Upgrade<D>) => Response | Promise<Response>
+  readonly request: (request: Request, upgrade: Upgrade<D>, peerAddress: PeerAddress) => Response | Promise<Response>
   /** Runs before the client can see its socket open. */
   readonly open: (socket: Socket<D>) => void
   /** Text as it was sent, or a binary message's bytes. */

@@ -54,7 +54,9 @@ const webRequest = (request: IncomingMessage, isSecure: boolean): Request => {
   })
 }
 
-type Answer = (request: Request) => Response | Promise<Response>
+type Answer = (request: Request, source: IncomingMessage) => Response | Promise<Response>
+
+const peerAddress = ({ socket }: IncomingMessage): string => socket.remoteAddress ?? ''
 
 /** A file says how long it is and goes out as it is read; whatever else is short. */
 const isFile = ({ headers, body }: Response): boolean => body !== null && headers.has('Content-Length')
@@ -68,7 +70,7 @@ function sendFile({ body }: Response, target: Writable): void {
 
 async function respond(request: IncomingMessage, response: ServerResponse, answer: Answer, isSecure: boolean): Promise<void> {
   request.resume()
-  const answered = await answer(webRequest(request, isSecure))
+  const answered = await answer(webRequest(request, isSecure), request)
   const headers = Object.fromEntries(answered.headers)
   if (isFile(answered)) {
     response.writeHead(answered.status, headers)
@@ -182,7 +184,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       })
       return isUpgraded
     }
-    const answered = await handlers.request(webRequest(request, isSecure), upgrade)
+    const answered = await handlers.request(webRequest(request, isSecure), upgrade, () => peerAddress(request))
     if (!isUpgraded) await respondBare(socket, answered)
   }
 
@@ -190,7 +192,15 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     listen(
       () => {
         // A request that asks for no upgrade gets an upgrade all the same from nobody.
-        const plain = listener((asked) => handlers.request(asked, () => false), tls !== undefined)
+        const plain = listener(
+          (asked, source) =>
+            handlers.request(
+              asked,
+              () => false,
+              () => peerAddress(source),
+            ),
+          tls !== undefined,
+        )
         const server = tls ? createHttpsServer({ cert: tls.cert, key: tls.key }, plain) : createHttpServer(plain)
         server.on('upgrade', (request, socket, head) => {
           upgradeRequest(request, socket, head, tls !== undefined).catch(() => socket.destroy())

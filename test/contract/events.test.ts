@@ -38,12 +38,13 @@ describe('the meta channel', () => {
     const client = await open(program, ['a', 'b'])
     await client.close(4321, 'my reason')
     const [opened, closed] = await events(watcher, 2)
-    expect(opened).toMatchObject({ event: 'ConnectionOpen', payload: 'a,b' })
+    expect(opened).toMatchObject({ event: 'ConnectionOpen', payload: 'a,b', client: expect.stringMatching(/^[\da-z]{8}$/) })
     expect(closed).toEqual({
       claims: { mode: 'rw', channels: ['a', 'b'], message_delivered_at: expect.any(Number) },
       event: 'ConnectionClose',
       payload: 'a,b',
       channel: 'server-info',
+      client: opened.client,
       code: 4321,
       reason: 'my reason',
       seconds: expect.any(Number),

@@ -50,7 +50,7 @@ test.each(['ws', 'wss'])(
 )
 
 test('on SIGTERM a reader that is behind gets what waits for it, and then 1001', async () => {
-  const program = await start({ PGWS_DB_URI: server.uri, PGWS_SEND_BUFFER_BYTES: '100000000' })
+  const program = await start({ PGWS_DB_URI: server.uri, PGWS_SEND_BUFFER_BYTES: '100000000', PGWS_LOG_LEVEL: 'debug' })
   const path = `/behind/${await token({ mode: 'r' })}`
   const reader = rawConnection(program.port, path)
   let read = 0

@@ -98,7 +98,7 @@ test('what is dangerous in a channel or a close reason is escaped', async () => 
   client.send('is said once, with the channel')
   await program.logged(/channels="grün\\u009b2J\\u0085\\u2028\\u202e"/)
   await client.close(3000, evil)
-  await program.logged(/client closed code=3000 reason="\\u009b2J\\u0085\\u2028\\u202e"/)
+  await program.logged(/client closed .*code=3000 reason="\\u009b2J\\u0085\\u2028\\u202e"/)
 })
 
 describe('SIGHUP', () => {

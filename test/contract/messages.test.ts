@@ -224,6 +224,7 @@ test('each opened connection sends ConnectionOpen to the meta channel, with its 
     event: 'ConnectionOpen',
     payload: 'm-1,m,2',
     channel: 'server-info',
+    client: expect.stringMatching(/^[\da-z]{8}$/),
   })
 })
 

@@ -107,7 +107,7 @@ export function launch(
 export async function start(env: Environment, args: readonly string[] = [], command = binary): Promise<Program> {
   const program = launch(env, args, command)
   const port = await program.bound()
-  await program.logged(/info: listening /)
+  await program.logged(/info: listening |"event":"listening"/)
   return { ...program, port, origin: `ws://127.0.0.1:${port}` }
 }
 

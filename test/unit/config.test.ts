@@ -149,6 +149,8 @@ describe('a wrong configuration', () => {
     [{ PGWS_JWT_SECRET: '@/nonexistent' }, 'PGWS_JWT_SECRET names the file "/nonexistent", which cannot be read'],
     [{ PGWS_DB_URI: '@/nonexistent' }, 'PGWS_DB_URI names the file'],
     [{ PGWS_JWT_SECRET_BASE64: 'True', PGWS_JWT_SECRET: 'not base64 at all, but long enough' }, 'PGWS_JWT_SECRET is not base64'],
+    [{ PGWS_TRUSTED_PROXIES: '127.0.0.1, 10.0.0.0/33' }, 'PGWS_TRUSTED_PROXIES holds "10.0.0.0/33", neither an IP address nor'],
+    [{ PGWS_LOG_CLAIM: 'client' }, 'PGWS_LOG_CLAIM is "client", which is a field of the log already'],
     [{ PGWS_JWT_SECRET: '{"kty":"RSA"}' }, 'PGWS_JWT_SECRET key is damaged'],
     [{ PGWS_CERTIFICATE_FILE: fixture('server.crt') }, 'PGWS_KEY_FILE is not set, but PGWS_CERTIFICATE_FILE is'],
     [{ PGWS_KEY_FILE: fixture('server.key') }, 'PGWS_CERTIFICATE_FILE is not set, but PGWS_KEY_FILE is'],

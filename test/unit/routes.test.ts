@@ -12,6 +12,7 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
     authenticator: { verify, replace: () => undefined, stop: () => undefined },
     allowedOrigins: undefined,
     maxConnections: 1,
+    trustedProxies: [],
     // Nothing that these requests reach asks it.
     sessions: {} as Sessions,
     metrics: createMetrics(),
@@ -24,7 +25,11 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
     },
   })
   const ask = async (path: string, headers: Record<string, string> = {}) => {
-    const answered = await answer(new Request(`http://localhost${path}`, { headers }), () => false)
+    const answered = await answer(
+      new Request(`http://localhost${path}`, { headers }),
+      () => false,
+      () => '',
+    )
     return { status: answered.status, text: await answered.text(), server: answered.headers.get('Server'), lines }
   }
   return ask

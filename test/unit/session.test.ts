@@ -23,6 +23,7 @@ function open(given: Partial<Grant>, hasRoom = true) {
     metrics: createMetrics(),
     log: createLog({ write: () => undefined }),
     forwardClaims: undefined,
+    logClaim: undefined,
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
     sendBufferBytes: 1_000_000,
     closeAfterOutage: false,
@@ -38,6 +39,7 @@ function open(given: Partial<Grant>, hasRoom = true) {
       ...given,
     },
     false,
+    '127.0.0.1',
   )
   const socket: Socket<Session> = {
     data: session,

@@ -16,6 +16,7 @@ function createAlone(): Sessions {
     metrics: createMetrics(),
     log: { error: nothing, warning: nothing, info: nothing, debug: nothing },
     forwardClaims: undefined,
+    logClaim: undefined,
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
     sendBufferBytes: BUFFER,
     closeAfterOutage: false,
@@ -33,7 +34,7 @@ interface Stalled extends Socket<Session> {
 function openStalled(sessions: Sessions, ...channels: readonly string[]): Stalled {
   const grant: Grant = { channels, mode: 'r', canRead: true, canWrite: false, claims: '{}', expiresAt: Number.POSITIVE_INFINITY }
   const socket: Stalled = {
-    data: sessions.create(grant, true).session,
+    data: sessions.create(grant, true, '127.0.0.1').session,
     waits: 0,
     looks: 0,
     isDropped: false,

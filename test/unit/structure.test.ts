@@ -76,10 +76,13 @@ test('the pure files do no input or output and do not look at the clock', () => 
     'config/config',
     'config/env-file',
     'config/help',
+    'config/networks',
     'config/values',
     'config/variables',
     'database/conninfo',
+    'doors/client-address',
     'refusal',
+    'shown',
   ]
   for (const name of pure) {
     const file = `lib/${name}.ts`

@@ -5,6 +5,7 @@ const upgrade = { file: 'lib/doors/upgrade.ts', test: 'test/contract/upgrade.tes
 const limits = { file: 'lib/doors/upgrade.ts', test: 'test/contract/limits.test.ts' }
 const files = { file: 'lib/doors/static.ts', test: 'test/contract/static.test.ts' }
 const refusal = { file: 'lib/refusal.ts', test: 'test/contract/upgrade.test.ts' }
+const forwarded = { file: 'lib/doors/client-address.ts', test: 'test/unit/client-address.test.ts' }
 const address = { file: 'lib/runtime/address.ts', test: 'test/unit/address.test.ts' }
 
 export const doors: readonly Mutant[] = [
@@ -17,7 +18,7 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...limits,
-    find: "reject('ORIGIN_NOT_ALLOWED')",
+    find: "reject(attempt, 'ORIGIN_NOT_ALLOWED')",
     replace: 'undefined ?? upgraded',
     promise: 'A page on another origin sees its connection refused',
     title: 'PGWS_ALLOWED_ORIGINS refuses',
@@ -31,8 +32,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...limits,
-    find: 'sessions.discard(session)\n    return reject(closed',
-    replace: 'return reject(closed',
+    find: 'sessions.discard(session)\n    return reject(attempt, closed',
+    replace: 'return reject(attempt, closed',
     promise: 'A handshake that fails leaves nothing behind',
     title: 'PGWS_MAX_CONNECTIONS refuses',
   },
@@ -46,8 +47,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...upgrade,
-    find: "if (token === undefined) return reject('TOKEN_MISSING')",
-    replace: "if (token === undefined) return reject('TOKEN_MISSING')\n    log.debug('asked', { token })",
+    find: "if (token === undefined) return reject(attempt, 'TOKEN_MISSING')",
+    replace: "if (token === undefined) return reject(attempt, 'TOKEN_MISSING')\n    log.debug('asked', { token })",
     promise: 'No token is in a log line, at any level',
     test: 'test/contract/logs.test.ts',
     title: 'writes lines of that level',
@@ -94,6 +95,75 @@ export const doors: readonly Mutant[] = [
     promise: 'A fault in an upgrade is an internal error that says nothing',
     test: 'test/unit/routes.test.ts',
     title: 'that waits is an internal error',
+  },
+  {
+    ...upgrade,
+    find: 'shownPath(readPath(request.url), token)',
+    replace: 'shownPath(readPath(request.url), undefined)',
+    promise: 'The log has the path of a refusal without what stood in the place of the token',
+    test: 'test/contract/client-logs.test.ts',
+    title: 'is logged with address, channel and path',
+  },
+  {
+    ...upgrade,
+    find: '{ channel: shown(asked) }',
+    replace: '{ channel: asked }',
+    promise: 'A channel that looks like a token is in no line of a refusal',
+    test: 'test/contract/client-logs.test.ts',
+    title: 'with a channel that looks like a token',
+  },
+  {
+    ...upgrade,
+    find: "trustedProxies.length === 0 ? null : headers.get('X-Forwarded-For')",
+    replace: 'null',
+    promise: 'X-Forwarded-For of trusted proxies says the address of a client',
+    test: 'test/contract/client-logs.test.ts',
+    title: 'is logged with address, channel and path',
+  },
+  {
+    ...forwarded,
+    find: 'bits === undefined || !isInside(bits, trusted)',
+    replace: 'bits === undefined',
+    promise: 'X-Forwarded-For of who is not trusted does not count',
+    title: 'of the peer',
+  },
+  {
+    ...forwarded,
+    find: '.reverse()',
+    replace: '',
+    promise: 'The address is the rightmost that is not trusted, for its owner may have made up what is left of it',
+    title: 'of the peer',
+  },
+  {
+    ...forwarded,
+    find: 'if (readAddress(next) === undefined) break',
+    replace: '',
+    promise: 'What is no address in X-Forwarded-For is nobody',
+    title: 'of the peer',
+  },
+  {
+    ...forwarded,
+    file: 'lib/config/networks.ts',
+    find: '!URL.canParse(url)',
+    replace: 'false',
+    promise: 'What is no address is a fault of the configuration, and no error',
+    title: 'is not written',
+  },
+  {
+    file: 'lib/shown.ts',
+    find: ' || TOKEN.test(decoded(word))',
+    replace: '',
+    promise: 'A channel that looks like a token is never shown, encoded or not',
+    test: 'test/unit/shown.test.ts',
+    title: 'a token is not shown',
+  },
+  {
+    file: 'lib/runtime/bun.ts',
+    find: "server.requestIP(request)?.address ?? ''",
+    replace: "''",
+    promise: 'The log says where a client comes from',
+    test: 'test/contract/client-logs.test.ts',
+    title: 'a client of IPv4',
   },
   {
     ...refusal,

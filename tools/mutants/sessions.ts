@@ -4,6 +4,7 @@ import type { Mutant } from './mutant.ts'
 const session = { file: 'lib/channels/session.ts', test: 'test/contract/messages.test.ts' }
 const pings = { file: 'lib/channels/session.ts', test: 'test/contract/pings.test.ts' }
 const limits = { file: 'lib/channels/session.ts', test: 'test/contract/limits.test.ts' }
+const logs = { file: 'lib/channels/client-log.ts', test: 'test/contract/client-logs.test.ts' }
 const events = { file: 'lib/channels/session.ts', test: 'test/contract/events.test.ts' }
 
 export const sessions: readonly Mutant[] = [
@@ -157,6 +158,35 @@ export const sessions: readonly Mutant[] = [
     replace: 'isTold: false,\n        frames',
     promise: 'A client that offers pgws is told what it may have missed',
     title: 'a client that offers pgws is told',
+  },
+  {
+    ...logs,
+    find: 'channels: shownChannels(grant.channels)',
+    replace: "channels: grant.channels.join(',')",
+    promise: 'A channel that looks like a token is never in the log',
+    title: 'never shows a channel',
+  },
+  {
+    ...logs,
+    find: '{ [claim]: shown(',
+    replace: '{ [claim]: (',
+    promise: 'A claim in the log is cut, and never a token',
+    title: 'shows a claim as it stands',
+  },
+  {
+    ...logs,
+    find: "log.info('client closed', { ...who(client), ",
+    replace: "log.info('client closed', { ",
+    promise: 'The line about the end of a connection says whose it was',
+    title: 'says who it is',
+  },
+  {
+    ...logs,
+    file: 'lib/channels/events.ts',
+    find: '{ client: id, ...end }',
+    replace: 'end',
+    promise: 'Events of the meta channel and lines of the log name a client alike',
+    title: 'says who it is',
   },
   {
     ...events,

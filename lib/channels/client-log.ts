@@ -1,0 +1,59 @@
+/** Owns the log's lines about clients, each of which says who it is. */
+import type { Grant } from '../access/grant.ts'
+import type { Fields, Log } from '../log.ts'
+import { shown, shownChannels } from '../shown.ts'
+import { members } from './json.ts'
+
+/** What is kept of it with a client. */
+export interface Identity {
+  /** What its lines and events are found by. */
+  readonly id: string
+  /** Where it comes from. */
+  readonly address: string
+  readonly grant: Pick<Grant, 'channels' | 'mode' | 'claims'>
+}
+
+/** How a connection ends. */
+export interface End {
+  readonly code: number
+  readonly reason: string
+}
+
+export interface ClientLog {
+  opened(client: Identity): void
+  ignoring(client: Identity): void
+  /** The server sends a close frame. */
+  closing(client: Identity, end: End): void
+  /** The server ends the connection without a close frame. */
+  dropping(client: Identity, fault: string): void
+  closed(client: Identity, end: End & { readonly seconds: number }): void
+}
+
+const ID_LENGTH = 8
+
+/** Random, so that ids of several servers, and of one before and after a restart, are different. */
+export const createId = (): string =>
+  Math.floor(Math.random() * 36 ** ID_LENGTH)
+    .toString(36)
+    .padStart(ID_LENGTH, '0')
+
+/** @param claim the claim that says in the log who a client is; undefined shows none. */
+export function createClientLog(log: Log, claim: string | undefined): ClientLog {
+  const who = ({ id, address, grant }: Identity): Fields => ({ client: id, address, channels: shownChannels(grant.channels) })
+
+  function claimed({ grant }: Identity): Fields {
+    const value = claim === undefined ? undefined : members(grant.claims).get(claim)
+    if (claim === undefined || value === undefined) return {}
+    // A string of JSON parses to a string; any other value stands as it does in the token.
+    return { [claim]: shown(value.startsWith('"') ? (JSON.parse(value) as string) : value) }
+  }
+
+  return {
+    opened: (client) => log.info('client opened', { ...who(client), mode: client.grant.mode, ...claimed(client) }),
+    ignoring: (client) => log.info('ignoring what a client sends whose token does not let it write', who(client)),
+    closing: (client, { code, reason }) => log.debug('closing a client', { ...who(client), code, reason }),
+    dropping: (client, fault) => log.info(`dropped a client that ${fault}`, who(client)),
+    closed: (client, { code, reason, seconds }) =>
+      log.info('client closed', { ...who(client), code, reason, seconds: Math.round(seconds * 1000) / 1000, ...claimed(client) }),
+  }
+}
