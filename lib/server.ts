@@ -10,6 +10,7 @@ import type { Config } from './config/config.ts'
 import { createDatabase, place } from './database/connection.ts'
 import { createAdmin } from './doors/admin.ts'
 import { createRoutes } from './doors/routes.ts'
+import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
@@ -87,7 +88,6 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     log,
   })
   const hub = createHub({
-    publish: (topic, text) => running.publish(topic, text),
     broker,
     metrics,
     handedOn: (bytes, readers) => sessions.handedOn(bytes, readers),
@@ -113,6 +113,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     rootPath: config.rootPath,
     fileBody: runtime.fileBody,
     sessions,
+    protocols: createProtocols((topic, text) => running.publish(topic, text)),
     metrics,
     log,
     product: `postgres-websockets/${version}`,
@@ -121,7 +122,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
     { host, port, tls, reusePort, messageBytes: MESSAGE_BYTES },
-    { ...sessions, request: routes },
+    { ...createSocketHandlers(sessions), request: routes },
   )
   const isReady = (): boolean => stopping === undefined && broker.isReady
   const admin =

@@ -1,8 +1,9 @@
-/** Owns which channels have readers here, and hands a notification to a channel's readers. */
+/** Owns which channels have readers here, and hands a message to a channel's readers, once for each form that they read. */
 
 import type { Metrics } from '../metrics.ts'
 import type { Refusal } from '../refusal.ts'
 import type { Broker } from './broker.ts'
+import type { Form } from './client.ts'
 
 export interface Hub {
   /**
@@ -10,15 +11,13 @@ export interface Hub {
    *
    * @returns a promise where the broker is to follow the channel first; it settles when it does, with a refusal where it cannot.
    */
-  join(channel: string): Promise<Refusal | undefined> | undefined
-  leave(channel: string): void
-  /** Hands a text to all readers of a channel as it is. */
+  join(channel: string, form: Form): Promise<Refusal | undefined> | undefined
+  leave(channel: string, form: Form): void
+  /** Hands a message to all readers of its channel. */
   deliver(channel: string, text: string): void
 }
 
 export interface HubOptions {
-  /** Hands a text to every socket that is subscribed to the topic; a channel's topic is its name. */
-  readonly publish: (topic: string, text: string) => void
   readonly broker: Pick<Broker, 'follow' | 'unfollow'>
   readonly metrics: Metrics
   /** To be told the bytes of each text that was handed to readers, and how many those are. */
@@ -26,12 +25,18 @@ export interface HubOptions {
 }
 
 interface Readers {
-  count: number
+  /** How many read each form. */
+  readonly forms: FormReaders[]
   /** Settled when the broker follows the channel, or with the refusal for as long as there is an entry. Undefined where it does, or need not. */
   following: Promise<Refusal | undefined> | undefined
 }
 
-export function createHub({ publish, broker, metrics, handedOn }: HubOptions): Hub {
+interface FormReaders {
+  readonly form: Form
+  count: number
+}
+
+export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
   const channels = new Map<string, Readers>()
   /** What came in the read under way, all of which is handed on in one tick. */
   const read = { at: 0, notifications: 0, deliveries: 0, bytes: 0 }
@@ -45,13 +50,15 @@ export function createHub({ publish, broker, metrics, handedOn }: HubOptions): H
   }
 
   return {
-    join(channel) {
+    join(channel, form) {
       const known = channels.get(channel)
       if (known) {
-        known.count++
+        const same = known.forms.find((readers) => readers.form === form)
+        if (same) same.count++
+        else known.forms.push({ form, count: 1 })
         return known.following
       }
-      const readers: Readers = { count: 1, following: undefined }
+      const readers: Readers = { forms: [{ form, count: 1 }], following: undefined }
       channels.set(channel, readers)
       readers.following = broker.follow(channel)?.then((refusal) => {
         // Who was refused may still wait for another channel, and who joins meanwhile must not be taken for a reader of this one.
@@ -60,9 +67,13 @@ export function createHub({ publish, broker, metrics, handedOn }: HubOptions): H
       })
       return readers.following
     },
-    leave(channel) {
-      const readers = channels.get(channel)
-      if (!readers || --readers.count > 0) return
+    leave(channel, form) {
+      const forms = channels.get(channel)?.forms
+      const at = forms?.findIndex((readers) => readers.form === form) ?? -1
+      const readers = forms?.[at]
+      if (!forms || !readers || --readers.count > 0) return
+      forms.splice(at, 1)
+      if (forms.length > 0) return
       channels.delete(channel)
       broker.unfollow(channel)
     },
@@ -73,11 +84,14 @@ export function createHub({ publish, broker, metrics, handedOn }: HubOptions): H
       }
       const readers = channels.get(channel)
       if (!readers) return
-      publish(channel, text)
-      const bytes = Buffer.byteLength(text)
-      read.deliveries += readers.count
-      read.bytes += readers.count * bytes
-      handedOn(bytes, readers.count)
+      for (const { form, count } of readers.forms) {
+        const rendered = form.render(channel, text)
+        form.publish(channel, rendered)
+        const bytes = Buffer.byteLength(rendered)
+        read.deliveries += count
+        read.bytes += count * bytes
+        handedOn(bytes, count)
+      }
     },
   }
 }

@@ -1,7 +1,9 @@
 /** Owns which clients are still there and still allowed to be: pings and their answers, and the end of tokens. */
+import type { Client } from './client.ts'
 
 /** What is kept of it with a client. */
 export interface Lively {
+  readonly client: Pick<Client, 'ping'>
   /** UNIX time in milliseconds; `Infinity` for never. */
   readonly grant: { readonly expiresAt: number }
   /** Rounds of pings since the client was last heard. */
@@ -12,11 +14,6 @@ export interface Lively {
   expiry: ReturnType<typeof setTimeout> | undefined
 }
 
-interface LivelySocket {
-  readonly data: Lively
-  ping(): void
-}
-
 export interface Clock {
   /** UNIX time in milliseconds, which may be set. */
   wall(): number
@@ -25,22 +22,22 @@ export interface Clock {
 }
 
 export interface LivenessOptions<S> {
-  /** The open sockets. */
-  readonly sockets: ReadonlySet<S>
+  /** The open ones. */
+  readonly sessions: ReadonlySet<S>
   readonly clock: Clock
   /** Milliseconds between two rounds of pings. */
   readonly pingEvery: number
   /** Answers no ping. */
-  readonly silent: (socket: S) => void
+  readonly silent: (session: S) => void
   /** Its token has ended. */
-  readonly expired: (socket: S) => void
+  readonly expired: (session: S) => void
 }
 
 export interface Liveness<S> {
-  opened(socket: S): void
+  opened(session: S): void
   /** @returns whether it answers a ping. */
-  pong(socket: S): boolean
-  closed(socket: S): void
+  pong(session: S): boolean
+  closed(session: S): void
 }
 
 /** A client is gone that answered in none of these rounds by the next one: 60 s after the last it answered. */
@@ -52,8 +49,8 @@ const LOOK_EVERY = 1000
 /** Milliseconds by which the clocks may come apart before every end is looked at anew. */
 const APART = 100
 
-export function createLiveness<S extends LivelySocket>(options: LivenessOptions<S>): Liveness<S> {
-  const { sockets, clock, pingEvery } = options
+export function createLiveness<S extends Lively>(options: LivenessOptions<S>): Liveness<S> {
+  const { sessions, clock, pingEvery } = options
   let pings: ReturnType<typeof setInterval> | undefined
   let looks: ReturnType<typeof setInterval> | undefined
   /** Open clients whose token ends. */
@@ -65,29 +62,27 @@ export function createLiveness<S extends LivelySocket>(options: LivenessOptions<
 
   /** Pings everyone, and watches those whose token ends before the next round but one. */
   function round(): void {
-    for (const socket of sockets) {
-      const { data } = socket
-      if (data.silentRounds++ >= SILENT_ROUNDS) {
-        options.silent(socket)
+    for (const session of sessions) {
+      if (session.silentRounds++ >= SILENT_ROUNDS) {
+        options.silent(session)
         continue
       }
-      data.isPinged = true
-      socket.ping()
-      watch(socket)
+      session.isPinged = session.client.ping()
+      if (!session.isPinged) session.silentRounds = 0
+      watch(session)
     }
   }
 
   /** Sets a timer for an end that is near; a far one would be more than a timer can hold, and cost memory for nothing. */
-  function watch(socket: S): void {
-    const { data } = socket
-    const left = data.grant.expiresAt - clock.wall()
-    if (data.expiry !== undefined || left > 2 * pingEvery) return
-    data.expiry = setTimeout(
+  function watch(session: S): void {
+    const left = session.grant.expiresAt - clock.wall()
+    if (session.expiry !== undefined || left > 2 * pingEvery) return
+    session.expiry = setTimeout(
       () => {
-        data.expiry = undefined
+        session.expiry = undefined
         // The timer's clock is not the one that `exp` is written by.
-        if (clock.wall() < data.grant.expiresAt) watch(socket)
-        else options.expired(socket)
+        if (clock.wall() < session.grant.expiresAt) watch(session)
+        else options.expired(session)
       },
       Math.max(0, Math.ceil(left)),
     )
@@ -98,33 +93,33 @@ export function createLiveness<S extends LivelySocket>(options: LivenessOptions<
     const now = apart()
     if (Math.abs(now - offset) < APART) return
     offset = now
-    for (const socket of sockets) {
-      clearTimeout(socket.data.expiry)
-      socket.data.expiry = undefined
-      watch(socket)
+    for (const session of sessions) {
+      clearTimeout(session.expiry)
+      session.expiry = undefined
+      watch(session)
     }
   }
 
   return {
-    opened(socket) {
+    opened(session) {
       pings ??= setInterval(round, pingEvery)
-      if (socket.data.grant.expiresAt === Number.POSITIVE_INFINITY) return
+      if (session.grant.expiresAt === Number.POSITIVE_INFINITY) return
       if (ending++ === 0) {
         offset = apart()
         looks = setInterval(look, LOOK_EVERY)
       }
-      watch(socket)
+      watch(session)
     },
-    pong({ data }) {
-      const isAnswer = data.isPinged
-      data.silentRounds = 0
-      data.isPinged = false
+    pong(session) {
+      const isAnswer = session.isPinged
+      session.silentRounds = 0
+      session.isPinged = false
       return isAnswer
     },
-    closed({ data }) {
-      clearTimeout(data.expiry)
-      if (data.grant.expiresAt !== Number.POSITIVE_INFINITY && --ending === 0) clearInterval(looks)
-      if (sockets.size > 0) return
+    closed({ expiry, grant }) {
+      clearTimeout(expiry)
+      if (grant.expiresAt !== Number.POSITIVE_INFINITY && --ending === 0) clearInterval(looks)
+      if (sessions.size > 0) return
       clearInterval(pings)
       pings = undefined
     },

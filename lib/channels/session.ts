@@ -4,8 +4,9 @@ import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { type ClosureCode, NOTIFICATION_BYTES, type Refusal, refusals } from '../refusal.ts'
-import type { Handlers, Socket } from '../runtime/contract.ts'
+import { within } from '../waiting.ts'
 import type { Broker, Outcome } from './broker.ts'
+import type { Client, Protocol } from './client.ts'
 import { createClientLog, createId, type Identity } from './client-log.ts'
 import { envelope, envelopeFrames, type Frame } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
@@ -14,11 +15,12 @@ import { type Clock, createLiveness, type Lively } from './liveness.ts'
 import { createRateLimit, type Rate } from './rate.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
-/** What the program keeps with a client's socket. */
+/** A connected client: what is kept of it. */
 export interface Session extends Identity, Lively, Rate {
   readonly grant: Grant
-  /** Whether it is told what it may have missed. */
-  readonly isTold: boolean
+  readonly protocol: Protocol
+  /** Nobody until the session opens. */
+  client: Client
   /** The parts of this client's envelopes around a message, one a channel; made with its first message, for most only read. */
   frames: readonly Frame[] | undefined
   /** Milliseconds of the monotonic clock. */
@@ -31,32 +33,41 @@ export interface Session extends Identity, Lively, Rate {
   isIgnored: boolean
 }
 
-export interface Sessions extends Omit<Handlers<Session>, 'request'> {
-  /** Sockets that are open or about to be. */
+export interface Sessions {
+  /** Those that are open or about to be. */
   readonly count: number
-  /** Open sockets by mode. */
+  /** Open ones by mode. */
   readonly modes: () => Readonly<Record<string, number>>
   /**
-   * Makes what is kept with a client's socket; it counts from now on, until it is closed or discarded.
+   * Makes a session, which counts from now on, until it is closed or discarded.
    *
    * @param address where the client comes from.
    * @returns the session, and a promise where its channels do not stand yet: a refusal for each that cannot.
    */
   create(
     grant: Grant,
-    isTold: boolean,
+    protocol: Protocol,
     address: string,
   ): { readonly session: Session; readonly ready: Promise<readonly (Refusal | undefined)[]> | undefined }
-  /** Undoes `create` where the upgrade failed. */
+  /** Undoes `create` where the client did not come to be. */
   discard(session: Session): void
+  /** The client is there. */
+  open(session: Session, client: Client): void
+  /** A message of the client: text as it was sent, or its bytes. */
+  message(session: Session, message: string | Uint8Array): void
+  /** A ping of the client, which somebody else answers. */
+  ping(session: Session): void
+  pong(session: Session): void
+  /** The client is gone. @param code a WebSocket close code, that of a frame which was sent or received; 1006 without one. */
+  closed(session: Session, code: number, reason: string): void
   /** To be told the bytes of each text that was handed to readers, and how many those are. Drops readers that are too slow. */
   handedOn(bytes: number, readers: number): void
   /**
-   * Tells every reader that wants to know what it may have missed between two times, in milliseconds of UNIX time, and where others are not
-   * to go on without a word, closes them.
+   * Tells every reader that can be told what it may have missed between two times, in milliseconds of UNIX time, and where others are
+   * not to go on without a word, closes them.
    */
   missed(from: number, to: number): void
-  /** Closes the readers of a channel that the database does not listen to any more. */
+  /** Closes the readers of a channel that the broker does not deliver any more. */
   lost(channel: string): void
   /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
   closeAll(patience: number): Promise<void>
@@ -73,7 +84,7 @@ export interface SessionsOptions {
   readonly logClaim: string | undefined
   readonly maxMessagesPerSecond: number
   readonly sendBufferBytes: number
-  /** Whether readers that are not told what they may have missed are closed. */
+  /** Whether readers that cannot be told what they may have missed are closed. */
   readonly closeAfterOutage: boolean
   /** Milliseconds between two rounds of pings. Default 15,000. */
   readonly pingEvery?: number
@@ -83,78 +94,75 @@ const PING_EVERY = 15_000
 
 const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 
-/** From here on close codes are the application's own (RFC 6455 section 7.4.2): who may choose among 2,000 must not make as many metrics. */
+/** Clients may choose any close code from here on (RFC 6455 section 7.4.2). Counted under one label, they cannot create 2,000 series. */
 const OWN_CODES = 3000
 
 export function createSessions(options: SessionsOptions): Sessions {
   const { hub, broker, meta, metrics, pingEvery = PING_EVERY } = options
   const log = createClientLog(options.log, options.logClaim)
-  const sockets = new Set<Socket<Session>>()
+  const sessions = new Set<Session>()
   let created = 0
   let allGone = (): void => undefined
   const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
-  const liveness = createLiveness<Socket<Session>>({
-    sockets,
+  const liveness = createLiveness<Session>({
+    sessions,
     clock,
     pingEvery,
-    silent: (socket) => drop(socket, 'answers no ping'),
-    expired: (socket) => close(socket, 'EXPIRED'),
+    silent: (session) => drop(session, 'SILENT'),
+    expired: (session) => close(session, 'EXPIRED'),
   })
-  const handedOn = createSlowReaders<Socket<Session>>({
-    readers: sockets,
+  const handedOn = createSlowReaders<Session>({
+    readers: sessions,
     limit: options.sendBufferBytes,
-    found(socket) {
+    found(session) {
       metrics.slowReaders.add()
-      drop(socket, 'reads too slowly')
+      drop(session, 'READS_TOO_SLOWLY')
     },
   })
 
-  const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
-
-  function close(socket: Socket<Session>, closure: ClosureCode): void {
+  function close(session: Session, closure: ClosureCode): void {
     const end = closing(closure)
-    socket.data.closure = closure
-    log.closing(socket.data, end)
-    socket.close(end.code, end.reason)
+    session.closure = closure
+    log.closing(session, end)
+    session.client.end(end.code, end.reason)
   }
 
-  /** Ends a connection without a close frame. Some runtimes say that it closed only later. */
-  function drop(socket: Socket<Session>, fault: string): void {
-    sockets.delete(socket)
-    log.dropping(socket.data, fault)
-    socket.terminate()
+  /** Ends a client without a word. Some runtimes say that it closed only later. */
+  function drop(session: Session, closure: ClosureCode): void {
+    sessions.delete(session)
+    log.dropping(session, refusals[closure].reason)
+    session.client.drop()
   }
 
   /** Counts a frame of a client. @returns whether it may be taken. */
-  function takes(socket: Socket<Session>): boolean {
-    if (socket.data.closure !== undefined) return false
-    if (!isAbove(socket.data)) return true
-    close(socket, 'TOO_FAST')
+  function takes(session: Session): boolean {
+    if (session.closure !== undefined) return false
+    if (!isAbove(session)) return true
+    close(session, 'TOO_FAST')
     return false
   }
 
-  function ignore({ data }: Socket<Session>): void {
+  function ignore(session: Session): void {
     metrics.ignored.add()
-    if (data.isIgnored) return
-    data.isIgnored = true
-    log.ignoring(data)
+    if (session.isIgnored) return
+    session.isIgnored = true
+    log.ignoring(session)
   }
 
-  function send(socket: Socket<Session>, text: string): void {
-    const { data } = socket
+  function publish(session: Session, text: string): void {
     const payload = JSON.stringify(text)
-    data.settled ??= (outcome) => {
-      if (outcome !== 'committed' && data.closure === undefined) close(socket, 'REFUSED_BY_DATABASE')
+    session.settled ??= (outcome) => {
+      if (outcome !== 'committed' && session.closure === undefined) close(session, 'REFUSED_BY_DATABASE')
     }
-    data.frames ??= envelopeFrames(data.grant.claims, data.grant.channels, options.forwardClaims)
-    const messages = data.frames.map((frame) => envelope(frame, payload))
-    if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(socket, 'TOO_LARGE')
-    if (!broker.publish(messages, data.settled)) close(socket, 'BUFFER_FULL')
+    session.frames ??= envelopeFrames(session.grant.claims, session.grant.channels, options.forwardClaims)
+    const messages = session.frames.map((frame) => envelope(frame, payload))
+    if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(session, 'TOO_LARGE')
+    if (!broker.publish(messages, session.settled)) close(session, 'BUFFER_FULL')
   }
 
   function leave(session: Session): void {
     created--
-    for (const channel of readable(session)) hub.leave(channel)
+    for (const channel of readable(session)) hub.leave(channel, session.protocol.form)
   }
 
   return {
@@ -163,110 +171,120 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
     modes() {
       const counts = { r: 0, w: 0, rw: 0 }
-      for (const { data } of sockets) counts[data.grant.mode]++
+      for (const { grant } of sessions) counts[grant.mode]++
       return counts
     },
-    create(grant, isTold, address) {
-      const session: Session = {
-        id: createId(),
-        address,
-        grant,
-        isTold,
-        frames: undefined,
-        openedAt: 0,
-        silentRounds: 0,
-        isPinged: false,
-        expiry: undefined,
-        closure: undefined,
-        settled: undefined,
-        isIgnored: false,
-        second: 0,
-        inSecond: 0,
-      }
+    create(grant, protocol, address) {
+      const session = createSession(grant, protocol, address)
       created++
       const waits: Promise<Refusal | undefined>[] = []
       for (const channel of readable(session)) {
-        const listening = hub.join(channel)
-        if (listening !== undefined) waits.push(listening)
+        const following = hub.join(channel, protocol.form)
+        if (following !== undefined) waits.push(following)
       }
       return { session, ready: waits.length === 0 ? undefined : Promise.all(waits) }
     },
     discard: leave,
-    open(socket) {
-      const { data } = socket
-      sockets.add(socket)
-      for (const channel of readable(data)) socket.subscribe(channel)
-      data.openedAt = clock.monotonic()
-      metrics.opened.add(data.grant.mode)
-      liveness.opened(socket)
-      log.opened(data)
-      meta.opened(data)
+    open(session, client) {
+      session.client = client
+      session.openedAt = clock.monotonic()
+      sessions.add(session)
+      for (const channel of readable(session)) client.join(channel)
+      metrics.opened.add(session.grant.mode)
+      liveness.opened(session)
+      log.opened(session)
+      meta.opened(session)
     },
-    message(socket, message) {
-      const { data } = socket
-      data.silentRounds = 0
-      if (!takes(socket)) return
-      if (!data.grant.canWrite) return ignore(socket)
-      if (clock.wall() >= data.grant.expiresAt) return close(socket, 'EXPIRED')
+    message(session, message) {
+      session.silentRounds = 0
+      if (!takes(session)) return
+      if (!session.grant.canWrite) return ignore(session)
+      if (clock.wall() >= session.grant.expiresAt) return close(session, 'EXPIRED')
       const text = typeof message === 'string' ? message : decode(message)
-      if (text === undefined || text.includes('\0')) return close(socket, 'NOT_TEXT')
+      if (text === undefined || text.includes('\0')) return close(session, 'NOT_TEXT')
       metrics.received.add()
       metrics.receivedBytes.add(message.length)
-      send(socket, text)
+      publish(session, text)
     },
-    ping(socket) {
-      socket.data.silentRounds = 0
-      takes(socket)
+    ping(session) {
+      session.silentRounds = 0
+      takes(session)
     },
-    pong(socket) {
+    pong(session) {
       // One that nobody asked for is a frame like any other.
-      if (!liveness.pong(socket)) takes(socket)
+      if (!liveness.pong(session)) takes(session)
     },
-    close(socket, code, reason) {
-      const { data } = socket
-      sockets.delete(socket)
-      liveness.closed(socket)
-      leave(data)
+    closed(session, code, reason) {
+      sessions.delete(session)
+      liveness.closed(session)
+      leave(session)
+      const { closure } = session
       // The frame that this server sent says why; a client's echo of it does not.
-      const said = data.closure === undefined ? { code, reason } : closing(data.closure)
-      metrics.closed.add(data.closure === undefined && code >= OWN_CODES ? 'own' : said.code)
-      const end = { code: said.code, reason: said.reason, seconds: (clock.monotonic() - data.openedAt) / 1000 }
-      log.closed(data, end)
-      meta.closed(data, end)
-      if (sockets.size === 0) allGone()
+      const said = closure === undefined ? { code, reason } : closing(closure)
+      metrics.closed.add(closure === undefined && code >= OWN_CODES ? 'own' : said.code)
+      const end = { ...said, seconds: (clock.monotonic() - session.openedAt) / 1000 }
+      log.closed(session, end)
+      meta.closed(session, end)
+      if (sessions.size === 0) allGone()
     },
     handedOn,
     missed(from, to) {
-      for (const socket of sockets) {
-        const { isTold, grant, closure } = socket.data
+      for (const session of sessions) {
+        const { grant, protocol, closure, client } = session
         if (!grant.canRead || closure !== undefined) continue
-        if (!isTold) {
-          if (options.closeAfterOutage) close(socket, 'MESSAGES_MISSED')
+        if (!protocol.tell) {
+          if (options.closeAfterOutage) close(session, 'MESSAGES_MISSED')
           continue
         }
         for (const channel of grant.channels) {
-          const text = JSON.stringify({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
-          socket.send(text)
+          const text = protocol.tell({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
+          client.write(text)
           handedOn(Buffer.byteLength(text), 1)
         }
       }
     },
     lost(channel) {
-      for (const socket of sockets) if (readable(socket.data).includes(channel)) close(socket, 'CHANNEL_LOST')
+      for (const session of sessions) if (readable(session).includes(channel)) close(session, 'CHANNEL_LOST')
     },
     closeAll(patience) {
-      if (sockets.size === 0) return Promise.resolve()
-      return new Promise((resolve) => {
-        const timer = setTimeout(resolve, patience)
-        allGone = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-        for (const socket of sockets) if (socket.data.closure === undefined) close(socket, 'SHUTDOWN')
+      if (sessions.size === 0) return Promise.resolve()
+      const gone = new Promise<void>((resolve) => {
+        allGone = resolve
       })
+      for (const session of sessions) if (session.closure === undefined) close(session, 'SHUTDOWN')
+      return within(patience, gone)
     },
   }
 }
+
+const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
+
+const nobody: Client = {
+  waiting: () => 0,
+  write: () => undefined,
+  join: () => undefined,
+  ping: () => false,
+  end: () => undefined,
+  drop: () => undefined,
+}
+
+const createSession = (grant: Grant, protocol: Protocol, address: string): Session => ({
+  id: createId(),
+  address,
+  grant,
+  protocol,
+  client: nobody,
+  frames: undefined,
+  openedAt: 0,
+  silentRounds: 0,
+  isPinged: false,
+  expiry: undefined,
+  closure: undefined,
+  settled: undefined,
+  isIgnored: false,
+  second: 0,
+  inSecond: 0,
+})
 
 /** The close frame of an end that this server decides. */
 const closing = (closure: ClosureCode) => ({ code: refusals[closure].close, reason: refusals[closure].reason })

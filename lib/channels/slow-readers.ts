@@ -1,8 +1,8 @@
 /** Owns which readers are too slow, and when it is worth looking for them. */
+import type { Client } from './client.ts'
 
 interface Reader {
-  /** Bytes that wait for it. */
-  getBufferedAmount(): number
+  readonly client: Pick<Client, 'waiting'>
 }
 
 export interface SlowReadersOptions<R> {
@@ -35,7 +35,7 @@ export function createSlowReaders<R extends Reader>({
    */
   function look(): void {
     unlooked = spread = 0
-    for (const reader of readers) if (reader.getBufferedAmount() > limit) found(reader)
+    for (const reader of readers) if (reader.client.waiting() > limit) found(reader)
   }
 
   return (bytes, count) => {

@@ -11,6 +11,7 @@ import type { Handlers, Upgrade } from '../runtime/contract.ts'
 import { shown, shownPath } from '../shown.ts'
 import { clientAddress } from './client-address.ts'
 import { createRefusalLog } from './refusal-log.ts'
+import type { Protocols } from './websocket.ts'
 
 export interface UpgradesOptions {
   readonly authenticator: Authenticator
@@ -19,6 +20,7 @@ export interface UpgradesOptions {
   /** Whose `X-Forwarded-For` counts. */
   readonly trustedProxies: readonly Network[]
   readonly sessions: Sessions
+  readonly protocols: Protocols
   readonly metrics: Metrics
   readonly log: Log
   /** `postgres-websockets/VERSION` */
@@ -46,7 +48,7 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
 export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
-  const { authenticator, allowedOrigins, trustedProxies, sessions, metrics, log, product, admission } = options
+  const { authenticator, allowedOrigins, trustedProxies, sessions, protocols, metrics, log, product, admission } = options
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
   const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
   const upgraded = new Response(null)
@@ -57,7 +59,11 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     const allowed = grant(permit, attempt.asked, Date.now())
     if (isRefusal(allowed)) return reject(attempt, allowed.refused)
     if (sessions.count >= options.maxConnections) return reject(attempt, 'TOO_MANY_CONNECTIONS')
-    const { session, ready } = sessions.create(allowed, attempt.offer.selected === 'pgws', attempt.address)
+    const { session, ready } = sessions.create(
+      allowed,
+      attempt.offer.selected === 'pgws' ? protocols.pgws : protocols.plain,
+      attempt.address,
+    )
     if (ready === undefined) return accept(attempt, session)
     return ready.then((channels) => {
       const refusal = channels.find((channel) => channel !== undefined)
@@ -123,8 +129,8 @@ export function readPath(url: string): string {
 }
 
 function readCredentials({ headers, url }: Request): Pick<Attempt, 'asked' | 'token' | 'offer'> {
-  const protocols = headers.get('Sec-WebSocket-Protocol')
-  const offer = protocols === null ? NO_OFFER : readOffer(protocols)
+  const offered = headers.get('Sec-WebSocket-Protocol')
+  const offer = offered === null ? NO_OFFER : readOffer(offered)
   const authorization = headers.get('Authorization')
   const bearer = authorization === null ? undefined : bearerToken(authorization)
   return { ...readAsked(readPath(url), offer.token ?? bearer), offer }

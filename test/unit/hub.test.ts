@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import type { Form } from '../../lib/channels/client.ts'
 import { createHub, createMatcher } from '../../lib/channels/hub.ts'
 import { createMetrics } from '../../lib/metrics.ts'
 import { type Refusal, refuse } from '../../lib/refusal.ts'
@@ -8,7 +9,6 @@ function hub() {
   const asked: string[] = []
   const answers = new Map<string, (refusal?: Refusal) => void>()
   const made = createHub({
-    publish: (topic, text) => asked.push(`${topic}: ${text}`),
     handedOn: (bytes, readers) => asked.push(`${bytes} bytes to ${readers}`),
     metrics: createMetrics(),
     broker: {
@@ -20,7 +20,19 @@ function hub() {
       unfollow: (channel) => asked.push(`unfollow ${channel}`),
     },
   })
-  return { ...made, asked, answer: (channel: string, refusal?: Refusal) => answers.get(channel)?.(refusal) }
+  const form = (name: string): Form => ({
+    render: (_, text) => `${text}${name}`,
+    publish: (channel, text) => asked.push(`${channel}: ${text}`),
+  })
+  const text = form('')
+  return {
+    ...made,
+    join: (channel: string, read = text) => made.join(channel, read),
+    leave: (channel: string, read = text) => made.leave(channel, read),
+    json: form(' as JSON'),
+    asked,
+    answer: (channel: string, refusal?: Refusal) => answers.get(channel)?.(refusal),
+  }
 }
 
 test('a text goes to the readers of its channel, who are counted, and of a channel without readers to nobody', () => {
@@ -31,6 +43,22 @@ test('a text goes to the readers of its channel, who are counted, and of a chann
   join('b')
   deliver('a', 'text')
   expect(asked).toEqual(['a: text', '4 bytes to 2'])
+})
+
+test('a text is rendered and handed on once for each form that its readers read', () => {
+  const { join, leave, deliver, json, asked } = hub()
+  join('a')
+  join('a', json)
+  join('a', json)
+  deliver('a', 'text')
+  expect(asked.splice(0)).toEqual(['a: text', '4 bytes to 1', 'a: text as JSON', '12 bytes to 2'])
+  leave('a')
+  leave('a', json)
+  deliver('a', 'text')
+  expect(asked.splice(0)).toEqual(['a: text as JSON', '12 bytes to 1'])
+  leave('a', json)
+  deliver('a', 'text')
+  expect(asked).toEqual(['unfollow a'])
 })
 
 test('a channel is followed once, until the last of its readers leaves', () => {

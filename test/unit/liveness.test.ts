@@ -4,37 +4,37 @@ import { createRateLimit } from '../../lib/channels/rate.ts'
 
 const HOUR = 3_600_000
 
-interface Socket {
-  readonly data: Lively
-  ping(): void
-}
-
-/** Sockets, and a wall clock beside the monotonic one. */
+/** Clients, and a wall clock beside the monotonic one. */
 function clients(pingEvery = 15_000) {
-  const sockets = new Set<Socket>()
-  const ended: { socket: Socket; how: string; at: number }[] = []
+  const sessions = new Set<Lively>()
+  const ended: { session: Lively; how: string; at: number }[] = []
   let ahead = 0
-  const end = (how: string) => (socket: Socket) => void ended.push({ socket, how, at: performance.now() })
+  const end = (how: string) => (session: Lively) => void ended.push({ session, how, at: performance.now() })
   const clock = { wall: () => 1e12 + performance.now() + ahead, monotonic: () => performance.now() }
-  const liveness = createLiveness({ sockets, clock, pingEvery, silent: end('silent'), expired: end('expired') })
-  const open = (left = Number.POSITIVE_INFINITY): Socket => {
-    const data = { grant: { expiresAt: clock.wall() + left }, silentRounds: 0, isPinged: false, expiry: undefined }
-    const socket = { data, ping: () => undefined }
-    sockets.add(socket)
-    liveness.opened(socket)
-    return socket
+  const liveness = createLiveness({ sessions, clock, pingEvery, silent: end('silent'), expired: end('expired') })
+  const open = (left = Number.POSITIVE_INFINITY, answers = true): Lively => {
+    const session = {
+      client: { ping: () => answers },
+      grant: { expiresAt: clock.wall() + left },
+      silentRounds: 0,
+      isPinged: false,
+      expiry: undefined,
+    }
+    sessions.add(session)
+    liveness.opened(session)
+    return session
   }
   const close = (): void => {
-    for (const socket of sockets) {
-      sockets.delete(socket)
-      liveness.closed(socket)
+    for (const session of sessions) {
+      sessions.delete(session)
+      liveness.closed(session)
     }
   }
   closing.push(close)
   const step = (by: number): void => {
     ahead += by
   }
-  return { open, close, liveness, ended, step, sockets }
+  return { open, close, liveness, ended, step }
 }
 
 const closing: (() => void)[] = []
@@ -52,7 +52,7 @@ test('a token ends within 1.5 s of a clock that was set past its end, however fa
   open()
   step(HOUR)
   jest.advanceTimersByTime(1500)
-  expect(ended.map(({ socket }) => socket)).toEqual([near, far])
+  expect(ended.map(({ session }) => session)).toEqual([near, far])
 })
 
 test('a token whose end has moved away by a clock that was set back lives on, and ends once that has come', () => {
@@ -70,13 +70,20 @@ test('a token whose end has moved away by a clock that was set back lives on, an
 
 test('a pong answers a ping once, and a pong without a ping answers none', () => {
   const { open, liveness, ended } = clients(20)
-  const socket = open()
-  expect(liveness.pong(socket)).toBe(false)
+  const session = open()
+  expect(liveness.pong(session)).toBe(false)
   jest.advanceTimersByTime(20)
-  expect(liveness.pong(socket)).toBe(true)
-  expect(liveness.pong(socket)).toBe(false)
+  expect(liveness.pong(session)).toBe(true)
+  expect(liveness.pong(session)).toBe(false)
   jest.advanceTimersByTime(80)
-  expect(ended[0]).toMatchObject({ socket, how: 'silent' })
+  expect(ended[0]).toMatchObject({ session, how: 'silent' })
+})
+
+test('a client of whom no answer is to be expected is never silent', () => {
+  const { open, ended } = clients(20)
+  open(Number.POSITIVE_INFINITY, false)
+  jest.advanceTimersByTime(200)
+  expect(ended).toEqual([])
 })
 
 test('frames are counted by the clock that nobody sets', () => {

@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import type { Authenticator } from '../../lib/access/authenticator.ts'
 import type { Sessions } from '../../lib/channels/session.ts'
 import { createRoutes } from '../../lib/doors/routes.ts'
+import { createProtocols } from '../../lib/doors/websocket.ts'
 import { createLog } from '../../lib/log.ts'
 import { createMetrics } from '../../lib/metrics.ts'
 
@@ -15,6 +16,7 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
     trustedProxies: [],
     // Nothing that these requests reach asks it.
     sessions: {} as Sessions,
+    protocols: createProtocols(() => undefined),
     metrics: createMetrics(),
     log: createLog({ write: (line) => lines.push(line) }),
     product: 'server/1',

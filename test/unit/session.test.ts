@@ -1,61 +1,31 @@
 import { afterEach, expect, jest, test } from 'bun:test'
 import type { Grant } from '../../lib/access/grant.ts'
-import { createSessions, type Session } from '../../lib/channels/session.ts'
-import { createLog } from '../../lib/log.ts'
-import { createMetrics } from '../../lib/metrics.ts'
-import type { Socket } from '../../lib/runtime/contract.ts'
+import type { Outcome } from '../../lib/channels/broker.ts'
+import type { Envelope } from '../../lib/channels/envelope.ts'
+import { createAlone, openFake, protocols } from '../support/sessions.ts'
 
 afterEach(() => void jest.useRealTimers())
 
-/** A client that is open, and the codes that the server closed it with. Whether the broker has room is the test's to say. */
+/** A client that is open, what it published, and the codes that it was closed with. Whether the broker has room is the test's to say. */
 function open(given: Partial<Grant>, hasRoom = true) {
-  const sent: unknown[] = []
-  const codes: number[] = []
-  const sessions = createSessions({
-    hub: { join: () => undefined, leave: () => undefined, deliver: () => undefined },
+  const sent: Envelope[] = []
+  const settle: ((outcome: Outcome) => void)[] = []
+  const sessions = createAlone({
     broker: {
-      publish: (messages) => {
+      publish: (messages, settled) => {
         if (hasRoom) sent.push(...messages)
+        settle.push(settled)
         return hasRoom
       },
     },
-    meta: { opened: () => undefined, closed: () => undefined, restored: () => undefined },
-    metrics: createMetrics(),
-    log: createLog({ write: () => undefined }),
-    forwardClaims: undefined,
-    logClaim: undefined,
-    maxMessagesPerSecond: Number.POSITIVE_INFINITY,
-    sendBufferBytes: 1_000_000,
-    closeAfterOutage: false,
   })
-  const { session } = sessions.create(
-    {
-      channels: ['a', 'b'],
-      mode: 'rw',
-      canRead: true,
-      canWrite: true,
-      claims: '{}',
-      expiresAt: Number.POSITIVE_INFINITY,
-      ...given,
-    },
-    false,
-    '127.0.0.1',
-  )
-  const socket: Socket<Session> = {
-    data: session,
-    send: () => undefined,
-    subscribe: () => undefined,
-    ping: () => undefined,
-    getBufferedAmount: () => 0,
-    close: (code) => codes.push(code),
-    terminate: () => codes.push(1006),
-  }
-  sessions.open(socket)
+  const { session, codes } = openFake(sessions, given)
   return {
-    say: (text: string) => sessions.message(socket, text),
+    say: (text: string) => sessions.message(session, text),
     sent,
+    settle,
     codes,
-    [Symbol.dispose]: () => sessions.close(socket, 1000, ''),
+    [Symbol.dispose]: () => sessions.closed(session, 1000, ''),
   }
 }
 
@@ -77,4 +47,67 @@ test('a client whose message finds no room is closed with 1013, and nothing more
   client.say('no room')
   client.say('after')
   expect(client.codes).toEqual([1013])
+})
+
+test('a client whose message the broker refused is closed once with 1011', () => {
+  using client = open({})
+  client.say('one')
+  client.say('two')
+  client.settle[0]?.('committed')
+  expect(client.codes).toEqual([])
+  for (const settled of client.settle) settled({ code: '22P05', reason: 'no such character' })
+  expect(client.codes).toEqual([1011])
+})
+
+test('a reader joins its channels as it opens, and one that only writes joins none', () => {
+  const sessions = createAlone()
+  const reader = openFake(sessions)
+  const writer = openFake(sessions, { mode: 'w', canRead: false })
+  expect([reader.joined, writer.joined]).toEqual([['a', 'b'], []])
+  for (const { session } of [reader, writer]) sessions.closed(session, 1000, '')
+})
+
+test('of an outage each reader is told that can be, for each of its channels', () => {
+  const sessions = createAlone()
+  const told = openFake(sessions, {}, protocols.pgws)
+  const plain = openFake(sessions)
+  const writer = openFake(sessions, { mode: 'w', canRead: false }, protocols.pgws)
+  sessions.missed(1000, 2500)
+  expect(told.texts.map((text) => JSON.parse(text))).toEqual([
+    { event: 'MessagesMissed', channel: 'a', from: 1, to: 2.5 },
+    { event: 'MessagesMissed', channel: 'b', from: 1, to: 2.5 },
+  ])
+  expect([plain.texts, plain.codes, writer.texts]).toEqual([[], [], []])
+  for (const { session } of [told, plain, writer]) sessions.closed(session, 1000, '')
+})
+
+test('where readers are not to go on without a word, those that cannot be told are closed with 1012', () => {
+  const sessions = createAlone({ closeAfterOutage: true })
+  const told = openFake(sessions, {}, protocols.pgws)
+  const plain = openFake(sessions)
+  const writer = openFake(sessions, { mode: 'w', canRead: false })
+  sessions.missed(1000, 2500)
+  sessions.missed(3000, 3500)
+  expect([told.codes, plain.codes, writer.codes]).toEqual([[], [1012], []])
+  for (const { session } of [told, plain, writer]) sessions.closed(session, 1000, '')
+})
+
+test('the readers of a channel that is lost are closed with 1011, and no others', () => {
+  const sessions = createAlone()
+  const clients = [openFake(sessions), openFake(sessions, { channels: ['c'] }), openFake(sessions, { mode: 'w', canRead: false })]
+  sessions.lost('b')
+  expect(clients.map(({ codes }) => codes)).toEqual([[1011], [], []])
+  for (const { session } of clients) sessions.closed(session, 1000, '')
+})
+
+test('all are closed with 1001 at the end, which waits for them and no longer than it may', async () => {
+  const sessions = createAlone()
+  const clients = [openFake(sessions), openFake(sessions)]
+  const all = sessions.closeAll(60_000)
+  for (const { session } of clients) sessions.closed(session, 1001, '')
+  await all
+  expect(clients.map(({ codes }) => codes)).toEqual([[1001], [1001]])
+  const silent = openFake(sessions)
+  await sessions.closeAll(1)
+  sessions.closed(silent.session, 1006, '')
 })

@@ -199,7 +199,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     file: 'lib/broker/postgres/round-trip.ts',
-    find: "answer === 'waiting' && (await isIdle(listener.backend, limit))",
+    find: 'isUnanswered && (await isIdle(listener.backend, limit))',
     replace: 'false',
     promise: 'A LISTEN session that takes nothing, though it delivers, is found',
     test: 'test/faults/one-sided.test.ts',

@@ -72,7 +72,7 @@ export const channels: readonly Mutant[] = [
   },
   {
     ...hub,
-    find: 'known.count++',
+    find: 'same.count++',
     replace: '',
     promise: 'A channel has readers until the last of them leaves',
     title: 'until the last',

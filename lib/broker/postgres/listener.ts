@@ -19,6 +19,8 @@ export interface Listener {
   /** Settled when the session has ended, whoever ended it. */
   readonly closed: Promise<void>
   readonly query: Query
+  /** When PostgreSQL last answered anything that was asked on it, in milliseconds of the monotonic clock. */
+  readonly answeredAt: number
   /**
    * Listens to all channels in one transaction, so that all stand at once: the first notification divides what may have been missed
    * from what is not.
@@ -56,13 +58,18 @@ export async function openListener({ database, checkChannel, log, checked, notif
   /** The channels that this session listens to, or soon does. */
   const standing = new Map<string, Promise<Refusal | undefined>>()
   let isOpen = true
+  let answeredAt = Number.NEGATIVE_INFINITY
+  const answered = <T>(value: T): T => {
+    answeredAt = performance.now()
+    return value
+  }
   void session.closed.then(() => {
     isOpen = false
   })
 
   async function listenTo(channel: string): Promise<Refusal | undefined> {
     try {
-      await session.listen([channel], notified)
+      answered(await session.listen([channel], notified))
       return undefined
     } catch (error) {
       const fault = asDatabaseError(error)
@@ -77,7 +84,10 @@ export async function openListener({ database, checkChannel, log, checked, notif
     server: session.server,
     backend: session.server.backend,
     closed: session.closed,
-    query: session.query,
+    query: async (statement, parameters) => answered(await session.query(statement, parameters)),
+    get answeredAt() {
+      return answeredAt
+    },
     async listenToAll(first, more) {
       const limit = LISTEN_LIMIT * (1 + more.length / 1000)
       const late = new DatabaseError(`LISTEN was not answered within ${limit} ms`, 'LISTEN_TIMEOUT', false)
@@ -102,6 +112,7 @@ export async function openListener({ database, checkChannel, log, checked, notif
       if (!standing.delete(channel)) return
       session
         .unlisten(channel)
+        .then(answered)
         .catch((error) => log.debug('unlisten was not answered', { channel, reason: asDatabaseError(error).message }))
     },
     close: session.close,

@@ -95,13 +95,16 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
       const progressAt = seen.sent === 'waiting' ? notifier.answeredAt : heardAt()
       if (seen.answer === 'ended' || seen.sent === 'failed' || !(wasPaused || progressAt > from)) break
     }
-    return judge(seen, listener, deadline, Math.round(performance.now() - started))
+    return judge(seen, listener, deadline, started)
   }
 
-  async function judge(seen: Seen, listener: Listener, limit: number, waited: number): Promise<Finding> {
+  async function judge(seen: Seen, listener: Listener, limit: number, started: number): Promise<Finding> {
     const { sent, answer } = seen
+    const waited = Math.round(performance.now() - started)
     if (sent === 'back') {
-      const takesNothing = answer === 'waiting' && (await isIdle(listener.backend, limit))
+      // Thousands of LISTENs may be ahead of the query.
+      const isUnanswered = answer === 'waiting' && listener.answeredAt < started
+      const takesNothing = isUnanswered && (await isIdle(listener.backend, limit))
       return { listening: takesNothing ? { fault: deaf(waited) } : 'proven', sending: 'well' }
     }
     const sending =

@@ -1,0 +1,61 @@
+/** Owns clients that are WebSockets: what is spoken with them, and how they are written to and ended. */
+
+import type { Client, Form, Protocol } from '../channels/client.ts'
+import type { Session, Sessions } from '../channels/session.ts'
+import type { Handlers, RunningServer, Socket } from '../runtime/contract.ts'
+
+/** What is spoken, by the name of the subprotocol; `plain` to who offers none that is known. */
+export interface Protocols {
+  readonly plain: Protocol
+  readonly pgws: Protocol
+}
+
+/** @param publish as the running server's, which comes to be only after what is spoken over it. */
+export function createProtocols(publish: RunningServer['publish']): Protocols {
+  const form: Form = { render: (_, text) => text, publish }
+  return {
+    plain: { name: 'plain', form, tell: undefined },
+    pgws: { name: 'pgws', form, tell: JSON.stringify },
+  }
+}
+
+/** What the runtime is to do with sockets. */
+export function createSocketHandlers(sessions: Sessions): Omit<Handlers<Session>, 'request'> {
+  return {
+    open: (socket) => sessions.open(socket.data, new WebSocketClient(socket)),
+    message: ({ data }, message) => sessions.message(data, message),
+    ping: ({ data }) => sessions.ping(data),
+    pong: ({ data }) => sessions.pong(data),
+    close: ({ data }, code, reason) => sessions.closed(data, code, reason),
+  }
+}
+
+/** A class, for ten thousand clients share its functions. */
+class WebSocketClient implements Client {
+  constructor(private readonly socket: Socket<Session>) {}
+
+  waiting(): number {
+    return this.socket.getBufferedAmount()
+  }
+
+  write(text: string): void {
+    this.socket.send(text)
+  }
+
+  join(channel: string): void {
+    this.socket.subscribe(channel)
+  }
+
+  ping(): boolean {
+    this.socket.ping()
+    return true
+  }
+
+  end(code: number, reason: string): void {
+    this.socket.close(code, reason)
+  }
+
+  drop(): void {
+    this.socket.terminate()
+  }
+}

@@ -1,0 +1,80 @@
+/** Owns sessions for unit tests: the real ones, with doors, hub and broker of the test's own. */
+import type { Grant } from '../../lib/access/grant.ts'
+import type { Client, Protocol } from '../../lib/channels/client.ts'
+import { createSessions, type Session, type Sessions, type SessionsOptions } from '../../lib/channels/session.ts'
+import { createMetrics } from '../../lib/metrics.ts'
+
+const nothing = (): undefined => undefined
+
+export const protocols = {
+  plain: { name: 'plain', form: { render: (_, text) => text, publish: nothing }, tell: undefined },
+  pgws: { name: 'pgws', form: { render: (_, text) => text, publish: nothing }, tell: JSON.stringify },
+} as const satisfies Record<string, Protocol>
+
+/** Sessions that nobody else has a part in. */
+export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
+  createSessions({
+    hub: { join: nothing, leave: nothing, deliver: nothing },
+    broker: { publish: () => true },
+    meta: { opened: nothing, closed: nothing, restored: nothing },
+    metrics: createMetrics(),
+    log: { error: nothing, warning: nothing, info: nothing, debug: nothing },
+    forwardClaims: undefined,
+    logClaim: undefined,
+    maxMessagesPerSecond: Number.POSITIVE_INFINITY,
+    sendBufferBytes: 1_000_000,
+    closeAfterOutage: false,
+    ...options,
+  })
+
+export interface FakeClient extends Client {
+  readonly session: Session
+  /** What it was written. */
+  readonly texts: string[]
+  /** The codes that it was ended with; 1006 where it was dropped. */
+  readonly codes: number[]
+  readonly joined: string[]
+  /** Bytes that wait for it, which takes nothing. */
+  waits: number
+  /** How often it was asked what waits. */
+  looks: number
+}
+
+/** A client that is open. */
+export function openFake(sessions: Sessions, given: Partial<Grant> = {}, protocol: Protocol = protocols.plain): FakeClient {
+  const grant: Grant = {
+    channels: ['a', 'b'],
+    mode: 'rw',
+    canRead: true,
+    canWrite: true,
+    claims: '{}',
+    expiresAt: Number.POSITIVE_INFINITY,
+    ...given,
+  }
+  const { session } = sessions.create(grant, protocol, '127.0.0.1')
+  const client: FakeClient = {
+    session,
+    texts: [],
+    codes: [],
+    joined: [],
+    waits: 0,
+    looks: 0,
+    waiting() {
+      client.looks++
+      return client.waits
+    },
+    write(text) {
+      client.texts.push(text)
+      if (client.codes.length === 0) client.waits += 4 + Buffer.byteLength(text)
+    },
+    join: (channel) => client.joined.push(channel),
+    ping: () => true,
+    end: (code) => client.codes.push(code),
+    drop() {
+      client.codes.push(1006)
+      sessions.closed(session, 1006, '')
+    },
+  }
+  sessions.open(session, client)
+  return client
+}
