@@ -37,10 +37,15 @@ export const createId = (): string =>
     .toString(36)
     .padStart(ID_LENGTH, '0')
 
+/** The fields that say which client a line is about. */
+export const identified = ({ id, address, grant }: Identity): Fields => ({
+  client: id,
+  address,
+  channels: shownChannels(grant.channels),
+})
+
 /** @param claim the claim that says in the log who a client is; undefined shows none. */
 export function createClientLog(log: Log, claim: string | undefined): ClientLog {
-  const who = ({ id, address, grant }: Identity): Fields => ({ client: id, address, channels: shownChannels(grant.channels) })
-
   function claimed({ grant }: Identity): Fields {
     const value = claim === undefined ? undefined : members(grant.claims).get(claim)
     if (claim === undefined || value === undefined) return {}
@@ -49,11 +54,17 @@ export function createClientLog(log: Log, claim: string | undefined): ClientLog 
   }
 
   return {
-    opened: (client) => log.info('client opened', { ...who(client), mode: client.grant.mode, ...claimed(client) }),
-    ignoring: (client) => log.info('ignoring what a client sends whose token does not let it write', who(client)),
-    closing: (client, { code, reason }) => log.debug('closing a client', { ...who(client), code, reason }),
-    dropping: (client, fault) => log.info(`dropped a client that ${fault}`, who(client)),
+    opened: (client) => log.info('client opened', { ...identified(client), mode: client.grant.mode, ...claimed(client) }),
+    ignoring: (client) => log.info('ignoring what a client sends whose token does not let it write', identified(client)),
+    closing: (client, { code, reason }) => log.debug('closing a client', { ...identified(client), code, reason }),
+    dropping: (client, fault) => log.info(`dropped a client that ${fault}`, identified(client)),
     closed: (client, { code, reason, seconds }) =>
-      log.info('client closed', { ...who(client), code, reason, seconds: Math.round(seconds * 1000) / 1000, ...claimed(client) }),
+      log.info('client closed', {
+        ...identified(client),
+        code,
+        reason,
+        seconds: Math.round(seconds * 1000) / 1000,
+        ...claimed(client),
+      }),
   }
 }

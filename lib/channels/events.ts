@@ -4,7 +4,7 @@ import type { MetaEvent } from '../config/variables.ts'
 import type { Log } from '../log.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Broker, Outcome } from './broker.ts'
-import type { End, Identity } from './client-log.ts'
+import { type End, type Identity, identified } from './client-log.ts'
 import { envelope, envelopeFrame, envelopeHead } from './envelope.ts'
 
 export interface MetaEvents {
@@ -25,9 +25,11 @@ export interface MetaOptions {
 }
 
 export function createMetaEvents({ channel, events, forwardClaims, broker, log }: MetaOptions): MetaEvents {
-  function tell(event: MetaEvent, claims: string, channels: readonly string[], more?: Readonly<Record<string, unknown>>): void {
+  /** @param client whom it is about; undefined for the server itself. */
+  function tell(event: MetaEvent, client: Identity | undefined, more: Readonly<Record<string, unknown>>): void {
     if (channel === undefined || !events.includes(event)) return
-    const lost = (reason: string): void => log.warning('event lost', { event, reason })
+    const { claims, channels } = client?.grant ?? { claims: '{}', channels: [] }
+    const lost = (reason: string): void => log.warning('event lost', { name: event, reason, ...(client && identified(client)) })
     const message = envelope(
       envelopeFrame(envelopeHead(claims, forwardClaims), event, channel, more),
       JSON.stringify(channels.join(',')),
@@ -39,8 +41,8 @@ export function createMetaEvents({ channel, events, forwardClaims, broker, log }
     if (!broker.publish([message], settled)) lost('the buffer for the database is full')
   }
   return {
-    opened: ({ id, grant }) => tell('ConnectionOpen', grant.claims, grant.channels, { client: id }),
-    closed: ({ id, grant }, end) => tell('ConnectionClose', grant.claims, grant.channels, { client: id, ...end }),
-    restored: (from, to) => tell('ListenerRestored', '{}', [], { from: from / 1000, to: to / 1000 }),
+    opened: (client) => tell('ConnectionOpen', client, { client: client.id }),
+    closed: (client, end) => tell('ConnectionClose', client, { client: client.id, ...end }),
+    restored: (from, to) => tell('ListenerRestored', undefined, { from: from / 1000, to: to / 1000 }),
   }
 }

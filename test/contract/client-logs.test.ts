@@ -71,6 +71,16 @@ describe('each line about a client', () => {
     ])
   })
 
+  test('says whose event was too large for the meta channel', async () => {
+    await using program = await startJson({ PGWS_META_CHANNEL: 'who' })
+    await using _ = await connect(`${program.origin}${await path('chat', { large: 'x'.repeat(8000) })}`)
+    await program.logged(/"event lost".*\n/)
+    const client = lines(program, 'client opened')[0]?.client
+    expect(lines(program, 'event lost')).toMatchObject([
+      { name: 'ConnectionOpen', reason: 'too large for NOTIFY', client, address: '127.0.0.1', channels: 'chat' },
+    ])
+  })
+
   test('shows a claim as it stands in the token, cut where it is long, and no claim where none is named', async () => {
     await using program = await startJson({ PGWS_LOG_CLAIM: 'id' })
     const open = async (claims: Record<string, unknown>): Promise<Line | undefined> => {

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect as connectSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { connect, payloadOf } from '../support/client.ts'
 import { fixture } from '../support/files.ts'
 import { freePort } from '../support/postgres.ts'
@@ -54,7 +55,7 @@ const proxies = {
 
 let program: Program
 beforeAll(async () => {
-  program = await start({ PGWS_DB_URI: database().uri })
+  program = await start({ PGWS_DB_URI: database().uri, PGWS_TRUSTED_PROXIES: '127.0.0.1' })
 })
 afterAll(async () => {
   await program.stop()
@@ -103,6 +104,16 @@ describe.each(['nginx', 'caddy'] as const)('behind %s', (name) => {
     })
     expect(answer.status).toBe(401)
     expect(await answer.text()).toBe('Malformed token')
+  })
+
+  test('the log has the address of the client, whatever it says of itself, and not that of the proxy', async () => {
+    const seen = program.stderr().length
+    const from = connectSocket({ host: '127.0.0.1', port, localAddress: '127.0.0.2' })
+    const socket = connectTls({ socket: from, servername: 'localhost', ca })
+    const said = 'Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+    socket.write(`GET /ws/chat/none HTTP/1.1\r\n${said}\r\n`)
+    expect(await program.logged(/upgrade refused .*\n/, seen)).toContain(' address=127.0.0.2 ')
+    socket.destroy()
   })
 
   test('a token that travels as a subprotocol is in no log of the proxy', async () => {

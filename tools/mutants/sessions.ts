@@ -177,15 +177,15 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...logs,
-    find: "log.info('client closed', { ...who(client), ",
-    replace: "log.info('client closed', { ",
+    find: "log.info('client closed', {\n        ...identified(client),",
+    replace: "log.info('client closed', {",
     promise: 'The line about the end of a connection says whose it was',
     title: 'says who it is',
   },
   {
     ...logs,
     file: 'lib/channels/events.ts',
-    find: '{ client: id, ...end }',
+    find: '{ client: client.id, ...end }',
     replace: 'end',
     promise: 'Events of the meta channel and lines of the log name a client alike',
     title: 'says who it is',
