@@ -52,7 +52,7 @@ export interface Server {
 /** One of PostgreSQL's processes. A number alone may be another's by now. */
 export interface Backend {
   readonly pid: string
-  /** As PostgreSQL writes a timestamp. */
+  /** A timestamp that sessions of every `DateStyle` and time zone read alike. */
   readonly startedAt: string
 }
 
@@ -158,7 +158,8 @@ async function open(
     await liftTimeouts(session)
     const [found] = await session.query(
       `select current_setting('server_version') as version, pg_is_in_recovery() as replica,
-        current_setting('transaction_read_only') = 'on' as readonly, pid::text, backend_start::text as started
+        current_setting('transaction_read_only') = 'on' as readonly, pid::text,
+        to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00') as started
       from pg_stat_get_activity(pg_backend_pid())`,
     )
     const isReplica = found?.replica === true
