@@ -21,9 +21,9 @@ export interface Item {
 export async function* check(config: Config, now: number): AsyncGenerator<Item> {
   yield await attempt('database', async () => {
     const connection = await createDatabase(() => config.database, 0).connect()
-    const { place, version, isReplica, encrypted } = connection.server
+    const { place, version, encrypted } = connection.server
     connection.close()
-    return `${place}, PostgreSQL ${version}, ${isReplica ? 'a replica' : 'primary'}, ${encrypted ? 'TLS' : 'no TLS'}`
+    return `${place}, PostgreSQL ${version}, primary, ${encrypted ? 'TLS' : 'no TLS'}`
   })
   yield await attempt('LISTEN and NOTIFY', () => goRound(config))
   yield await attempt('keys', async () => {

@@ -44,7 +44,6 @@ export interface Server {
   readonly place: string
   readonly version: string
   readonly encrypted: boolean
-  readonly isReplica: boolean
   /** The process that serves this session. */
   readonly backend: Backend
 }
@@ -165,8 +164,10 @@ async function open(
     const isReplica = found?.replica === true
     const misses = unfit(target, isReplica, found?.readonly === true)
     if (misses) throw new DatabaseError(`is ${misses}, but target_session_attrs=${target}`, 'TARGET_SESSION_ATTRS', true)
+    // It can neither NOTIFY nor LISTEN, and a session that is kept would never find the primary among the other hosts.
+    if (isReplica) throw new DatabaseError('is a replica, which takes no notifications: connect to the primary', 'REPLICA', true)
     const backend = { pid: String(found?.pid), startedAt: String(found?.started) }
-    const server = { place: place(host), version: String(found?.version), encrypted: isEncrypted(socket), isReplica, backend }
+    const server = { place: place(host), version: String(found?.version), encrypted: isEncrypted(socket), backend }
     return { ...session, server }
   } catch (error) {
     session.close()
