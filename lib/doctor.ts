@@ -28,9 +28,9 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
   yield* bindPorts(config, runtime)
   yield await attempt('database', async () => {
     const connection = await createDatabase(() => config.database, 0).connect()
-    const { place, version, isReplica, encrypted } = connection.server
+    const { place, version, encrypted } = connection.server
     connection.close()
-    return `${place}, PostgreSQL ${version}, ${isReplica ? 'a replica' : 'primary'}, ${encrypted ? 'TLS' : 'no TLS'}`
+    return `${place}, PostgreSQL ${version}, primary, ${encrypted ? 'TLS' : 'no TLS'}`
   })
   yield await attempt('LISTEN and NOTIFY', () => goRound(config))
   yield await attempt('keys', async () => {

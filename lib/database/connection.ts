@@ -44,7 +44,6 @@ export interface Server {
   readonly place: string
   readonly version: string
   readonly encrypted: boolean
-  readonly isReplica: boolean
   /** The process that serves this session. */
   readonly backend: Backend
 }
@@ -52,7 +51,7 @@ export interface Server {
 /** One of PostgreSQL's processes. A number alone may be another's by now. */
 export interface Backend {
   readonly pid: string
-  /** As PostgreSQL writes a timestamp. */
+  /** A timestamp that sessions of every `DateStyle` and time zone read alike. */
   readonly startedAt: string
 }
 
@@ -158,14 +157,17 @@ async function open(
     await liftTimeouts(session)
     const [found] = await session.query(
       `select current_setting('server_version') as version, pg_is_in_recovery() as replica,
-        current_setting('transaction_read_only') = 'on' as readonly, pid::text, backend_start::text as started
+        current_setting('transaction_read_only') = 'on' as readonly, pid::text,
+        to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00') as started
       from pg_stat_get_activity(pg_backend_pid())`,
     )
     const isReplica = found?.replica === true
     const misses = unfit(target, isReplica, found?.readonly === true)
     if (misses) throw new DatabaseError(`is ${misses}, but target_session_attrs=${target}`, 'TARGET_SESSION_ATTRS', true)
+    // It can neither NOTIFY nor LISTEN, and a session that is kept would never find the primary among the other hosts.
+    if (isReplica) throw new DatabaseError('is a replica, which takes no notifications: connect to the primary', 'REPLICA', true)
     const backend = { pid: String(found?.pid), startedAt: String(found?.started) }
-    const server = { place: place(host), version: String(found?.version), encrypted: isEncrypted(socket), isReplica, backend }
+    const server = { place: place(host), version: String(found?.version), encrypted: isEncrypted(socket), backend }
     return { ...session, server }
   } catch (error) {
     session.close()

@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import { connect, nextNew } from '../support/client.ts'
+import { connect, nextNew, payloadOf } from '../support/client.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { start } from '../support/program.ts'
 import { token } from '../support/token.ts'
@@ -50,3 +50,28 @@ test('after a failover to a streaming replica, clients are served within 5 s of 
   await primary.start()
   await primary.stop()
 }, 60_000)
+
+test.each(['any', 'prefer-standby'])(
+  'where a replica comes first among the hosts, all goes over the primary (%s)',
+  async (target) => {
+    const primary = await startPostgres()
+    await primary.stop('fast')
+    const replica = await startPostgres({
+      prepare: (folder) => {
+        cpSync(primary.dataFolder, folder, { recursive: true })
+        writeFileSync(join(folder, 'standby.signal'), '')
+      },
+      settings: { hot_standby: 'on' },
+    })
+    await primary.start()
+    const hosts = `127.0.0.1:${replica.port},127.0.0.1:${primary.port}`
+    await using program = await start({
+      PGWS_DB_URI: `postgres://postgres:${primary.password}@${hosts}/postgres?target_session_attrs=${target}`,
+    })
+    await using client = await connect(`${program.origin}/chat/${await token({ mode: 'rw' })}`)
+    client.send('hello')
+    expect(payloadOf(await client.next())).toBe('hello')
+    await replica.stop()
+    await primary.stop()
+  },
+)

@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
 import postgres from 'postgres'
+import { createDatabase } from '../../lib/database/connection.ts'
+import { parseConninfo } from '../../lib/database/conninfo.ts'
 import { connect, payloadOf } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
@@ -68,4 +71,19 @@ test("no database channel is deaf under a role's statement_timeout of 1 ms: an u
     expect(heard).toEqual([...channels, 'the end'])
     await client.close()
   }
+})
+
+test("the process of a session is found again by its start, whatever the roles' DateStyle and time zone", async () => {
+  const conninfo = parseConninfo(await roleWith({ datestyle: 'SQL, DMY', timezone: 'Asia/Kolkata' }), {}, readFileSync, '')
+  const session = await createDatabase(() => conninfo, 0).connect()
+  const { pid, startedAt } = session.server.backend
+  for (const settings of ['', 'set datestyle = "SQL, MDY"', 'set timezone = "Europe/Dublin"']) {
+    if (settings !== '') await session.query(settings)
+    const found = await session.query(
+      'select pid::text from pg_stat_activity where pid = $1::int and backend_start = $2::text::timestamptz',
+      [pid, startedAt],
+    )
+    expect(found).toEqual([{ pid }])
+  }
+  session.close()
 })

@@ -7,6 +7,22 @@ const connection = { file: 'lib/database/connection.ts', test: 'test/contract/da
 export const database: readonly Mutant[] = [
   {
     ...connection,
+    find: "if (isReplica) throw new DatabaseError('is a replica, which takes",
+    replace: "if (target === 'standby') throw new DatabaseError('is a replica, which takes",
+    promise: 'The sending side, too, finds the primary behind a replica',
+    test: 'test/faults/failover.test.ts',
+    title: 'where a replica comes first',
+  },
+  {
+    ...connection,
+    find: "to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')",
+    replace: 'backend_start::text',
+    promise: 'A session that is left behind is found and ended, whatever DateStyle its role has',
+    test: 'test/faults/roles.test.ts',
+    title: 'is found again by its start',
+  },
+  {
+    ...connection,
     find: ';rollback`',
     replace: '`',
     promise: 'What is tried for a channel is undone',
