@@ -31,7 +31,7 @@ export interface Session extends Identity, Lively, Rate {
   isIgnored: boolean
 }
 
-export interface Sessions extends Omit<Handlers<Session>, 'request'> {
+export interface Sessions extends Omit<Handlers<Session>, 'request' | 'paused' | 'resumed'> {
   /** Sockets that are open or about to be. */
   readonly count: number
   /** Open sockets by mode. */
