@@ -53,7 +53,16 @@ async function* bindPorts(config: Config, runtime: Runtime): AsyncGenerator<Item
   const bound: { stop(): void }[] = []
   const nothing = (): void => undefined
   const refuse = (): Response => new Response(null, { status: 503 })
-  const handlers = { request: refuse, open: nothing, message: nothing, ping: nothing, pong: nothing, close: nothing }
+  const handlers = {
+    request: refuse,
+    open: nothing,
+    message: nothing,
+    ping: nothing,
+    pong: nothing,
+    close: nothing,
+    paused: nothing,
+    resumed: nothing,
+  }
   yield await attempt('port', async () => {
     bound.push(await runtime.serve({ host, port, tls, reusePort, messageBytes: 0 }, handlers))
     return `${port} on ${host}`

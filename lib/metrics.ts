@@ -97,6 +97,7 @@ export function createMetrics() {
       'Connections closed, by close code; "own" for codes of the clients.',
       'code',
     ),
+    pauses: counter('pgws_accept_pauses_total', 'Times that no connections were accepted for want of file descriptors.'),
     slowReaders: counter('pgws_slow_readers_disconnected_total', 'Connections dropped because too much waited for them.'),
     received: counter('pgws_messages_received_total', 'Messages received from clients.'),
     receivedBytes: counter('pgws_message_bytes_received_total', 'Bytes of messages received from clients.'),

@@ -122,7 +122,15 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
     { host, port, tls, reusePort, messageBytes: MESSAGE_BYTES },
-    { ...createSocketHandlers(sessions), request: routes },
+    {
+      ...createSocketHandlers(sessions),
+      request: routes,
+      paused: (reason) => {
+        metrics.pauses.add()
+        log.error('accepting no connections', { reason })
+      },
+      resumed: () => log.info('accepting connections again'),
+    },
   )
   const isReady = (): boolean => stopping === undefined && broker.isReady
   const admin =

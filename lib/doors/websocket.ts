@@ -20,7 +20,7 @@ export function createProtocols(publish: RunningServer['publish']): Protocols {
 }
 
 /** What the runtime is to do with sockets. */
-export function createSocketHandlers(sessions: Sessions): Omit<Handlers<Session>, 'request'> {
+export function createSocketHandlers(sessions: Sessions): Omit<Handlers<Session>, 'request' | 'paused' | 'resumed'> {
   return {
     open: (socket) => sessions.open(socket.data, new WebSocketClient(socket)),
     message: ({ data }, message) => sessions.message(data, message),

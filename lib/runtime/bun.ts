@@ -3,12 +3,14 @@ import { write } from 'node:fs'
 import { bindFirst } from './address.ts'
 import { hungUp } from './closing.ts'
 import type { Certificate, Handlers, PeerAddress, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
+import { keepReserve } from './descriptors.ts'
 
 type BunServer = Bun.Server<unknown>
 
 async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<RunningServer> {
+  let tls = options.tls
   // A socket's data is what upgrade() was given, which is a D.
-  const bind = (port: number, tls: Certificate | undefined): Promise<BunServer> =>
+  const bind = (port: number): Promise<BunServer> =>
     bindFirst({ ...options, port }, (hostname, ipv6Only) =>
       bindWebSockets(
         { hostname, port, ipv6Only, reusePort: options.reusePort, ...(tls ? { tls } : {}) },
@@ -16,37 +18,70 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
         handlers as Handlers<unknown>,
       ),
     )
-  let current = await bind(options.port, options.tls)
+  /** Undefined while no connection is accepted for want of descriptors. */
+  let current: BunServer | undefined = await bind(options.port)
   // A server that is stopped no longer says it.
   const port = current.port ?? options.port
-  /** Those whose certificate was renewed, until their last connection is gone: one that is no WebSocket yet may become one. */
+  /** Those that accept no more, until their last connection is gone: one that is no WebSocket yet may become one. */
   const earlier = new Set<BunServer>()
+  const all = (): BunServer[] => (current ? [...earlier, current] : [...earlier])
   let isAccepting = true
+  let isOut = false
+
+  function close(): void {
+    const closed = current
+    if (!closed) return
+    current = undefined
+    earlier.add(closed)
+    void closed.stop(false).then(() => earlier.delete(closed))
+  }
+
+  async function open(): Promise<void> {
+    current = await bind(port)
+    if (!isAccepting || isOut) close()
+  }
+
+  const reserve = keepReserve({
+    ranOut: () => {
+      isOut = true
+      close()
+      handlers.paused('out of file descriptors')
+    },
+    recovered: async () => {
+      isOut = false
+      await open().catch((error) => {
+        isOut = true
+        handlers.paused(error.message)
+        throw error
+      })
+      handlers.resumed()
+    },
+  })
   return {
     port,
     publish: (topic, text) => {
-      current.publish(topic, text)
+      current?.publish(topic, text)
       for (const server of earlier) server.publish(topic, text)
     },
-    renewCertificate: async (tls) => {
-      if (!isAccepting) return
+    renewCertificate: async (renewed) => {
+      tls = renewed
+      if (!isAccepting || isOut) return
       // Bun's reload() leaves the certificate as it is.
-      const renewed = current
-      earlier.add(renewed)
-      void renewed.stop(false).then(() => earlier.delete(renewed))
-      current = await bind(port, tls)
-      if (!isAccepting) void current.stop(false)
+      close()
+      await open()
     },
     stopAccepting: () => {
       isAccepting = false
-      void current.stop(false)
+      reserve.stop()
+      close()
     },
     hungUp: (patience) => {
-      for (const server of [...earlier, current]) server.closeIdleConnections()
+      for (const server of all()) server.closeIdleConnections()
       return hungUp(port, patience)
     },
     stop: () => {
-      for (const server of [...earlier, current]) void server.stop(true)
+      reserve.stop()
+      for (const server of all()) void server.stop(true)
     },
   }
 }

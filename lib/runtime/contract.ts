@@ -39,6 +39,10 @@ export interface Handlers<D> {
   readonly pong: (socket: Socket<D>) => void
   /** The code is that of the close frame, sent or received; 1006 without one. */
   readonly close: (socket: Socket<D>, code: number, reason: string) => void
+  /** No connection is accepted for a while, for this reason. Those that are open stay. */
+  readonly paused: (reason: string) => void
+  /** Connections are accepted again. */
+  readonly resumed: () => void
 }
 
 /** PEM texts. */

@@ -149,7 +149,6 @@ function createFakeSession(pid: string, answers: (asked: Asked) => void): FakeSe
       place: 'localhost:5432',
       version: '18',
       encrypted: false,
-      isReplica: false,
       backend: { pid, startedAt: `start of ${pid}` },
     },
     closed,

@@ -34,7 +34,7 @@ async function createProven(instead: Instead = {}) {
   const run = (): Promise<Finding> => roundTrip.run(listener, LIMIT, () => heard.at)
   expect(await run()).toEqual({ listening: 'proven', sending: 'well' })
   answerWith(database, instead)
-  return { database, notifier, roundTrip, run, lines, heard }
+  return { database, listener, notifier, roundTrip, run, lines, heard }
 }
 
 function answerWith(database: FakeDatabase, instead: Instead): void {
@@ -150,6 +150,15 @@ test('a session that delivers but takes no query, and whose process waits for on
   expect(await found(run())).toEqual({ listening: fault('took no query'), sending: 'well' })
   // A session that takes nothing cannot be asked about itself.
   expect(database.sessions[1]?.asked.at(-1)).toMatchObject({ kind: 'activity', values: ['1', 'start of 1'] })
+})
+
+test('a session that answers LISTENs which are ahead of the query is proven', async () => {
+  const { run, listener } = await createProven({ look: leftOpen })
+  const running = run()
+  await quiet()
+  jest.advanceTimersByTime(1)
+  await listener.listen('another')
+  expect(await found(running)).toEqual({ listening: 'proven', sending: 'well' })
 })
 
 test.each([

@@ -31,6 +31,7 @@ test('each outside library and the runtime are touched by one file', () => {
       'lib/runtime/bun.ts',
       'lib/runtime/closing.ts',
       'lib/runtime/deno.ts',
+      'lib/runtime/descriptors.ts',
       'main.ts',
     ],
     'node:http': ['lib/runtime/deno.ts'],

@@ -23,8 +23,12 @@ function watching(path: string) {
   return {
     calls: () => calls,
     next: () =>
-      new Promise<void>((resolve) => {
-        heard = resolve
+      new Promise<void>((resolve, reject) => {
+        const late = setTimeout(() => reject(new Error('no change was told')), 2000)
+        heard = () => {
+          clearTimeout(late)
+          resolve()
+        }
       }),
     [Symbol.dispose]: () => watch.stop(),
   }

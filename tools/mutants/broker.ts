@@ -205,4 +205,12 @@ export const broker: readonly Mutant[] = [
     test: 'test/faults/one-sided.test.ts',
     title: 'is silent to the database alone',
   },
+  {
+    file: 'lib/broker/postgres/round-trip.ts',
+    find: ' && listener.answeredAt <= started',
+    replace: '',
+    promise: 'A LISTEN session that works through thousands of LISTENs is not given up',
+    test: 'test/unit/round-trip.test.ts',
+    title: 'answers LISTENs which are ahead of the query',
+  },
 ]

@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.ts'
 
 const waiting = { file: 'lib/waiting.ts', test: 'test/unit/waiting.test.ts' }
+const descriptors = { test: 'test/faults/descriptors.test.ts', title: 'without descriptors' }
 const metrics = { file: 'lib/metrics.ts', test: 'test/unit/metrics.test.ts' }
 const server = { file: 'lib/server.ts', test: 'test/contract/drain.test.ts' }
 
@@ -64,6 +65,27 @@ export const program: readonly Mutant[] = [
     promise: 'A start with the secret of the sample that others reach warns',
     test: 'test/contract/check.test.ts',
     title: 'of the secret only where others reach it',
+  },
+  {
+    ...descriptors,
+    file: 'lib/runtime/bun.ts',
+    find: 'isOut = true\n      close()',
+    replace: 'isOut = true',
+    promise: 'Out of descriptors, the server does not spin',
+  },
+  {
+    ...descriptors,
+    file: 'lib/runtime/descriptors.ts',
+    find: 'release(0)\n    ranOut()',
+    replace: 'ranOut()',
+    promise: 'Out of descriptors, the database is reached anew with those kept back',
+  },
+  {
+    ...descriptors,
+    file: 'lib/runtime/descriptors.ts',
+    find: 'void recover()',
+    replace: 'release(0)',
+    promise: 'Once there are descriptors again, connections are accepted',
   },
   {
     file: 'lib/reach.ts',
@@ -138,8 +160,8 @@ export const program: readonly Mutant[] = [
   },
   {
     file: 'lib/runtime/bun.ts',
-    find: 'await bind(options.port, options.tls)',
-    replace: 'await bind(0, options.tls)',
+    find: 'await bind(options.port)',
+    replace: 'await bind(0)',
     promise: 'After SIGKILL, the next start serves on the same port',
     test: 'test/faults/lost-sessions.test.ts',
     title: 'a server killed under load',

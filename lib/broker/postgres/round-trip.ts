@@ -103,7 +103,7 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
     const waited = Math.round(performance.now() - started)
     if (sent === 'back') {
       // Thousands of LISTENs may be ahead of the query.
-      const isUnanswered = answer === 'waiting' && listener.answeredAt < started
+      const isUnanswered = answer === 'waiting' && listener.answeredAt <= started
       const takesNothing = isUnanswered && (await isIdle(listener.backend, limit))
       return { listening: takesNothing ? { fault: deaf(waited) } : 'proven', sending: 'well' }
     }
