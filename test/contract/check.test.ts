@@ -1,11 +1,11 @@
 import { expect, test } from 'bun:test'
 import { createServer } from 'node:net'
 import { relative, resolve } from 'node:path'
-import { exportJWK, generateKeyPair } from 'jose'
 import { variables } from '../../lib/config/variables.ts'
 import { fixture } from '../support/files.ts'
 import { type Environment, launch, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
+import { keyPair } from '../support/token.ts'
 
 async function check(env: Environment): Promise<{ code: unknown; lines: string[]; all: string }> {
   const program = launch(env, ['--check'])
@@ -14,10 +14,10 @@ async function check(env: Environment): Promise<{ code: unknown; lines: string[]
 }
 
 test('--check says, item by item, what it tried and found', async () => {
-  const { publicKey } = await generateKeyPair('ES256', { extractable: true })
+  const { jwk } = await keyPair('ES256', { kid: 'one' })
   const { code, lines } = await check({
     PGWS_DB_URI: database().uri,
-    PGWS_JWT_SECRET: JSON.stringify({ ...(await exportJWK(publicKey)), kid: 'one' }),
+    PGWS_JWT_SECRET: JSON.stringify(jwk),
     PGWS_CERTIFICATE_FILE: fixture('server.crt'),
     PGWS_KEY_FILE: fixture('server.key'),
     PGWS_ROOT_PATH: resolve(import.meta.dir, '../../client-example'),

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { connect, handshake } from '../support/client.ts'
+import { fixture } from '../support/files.ts'
 import { type Environment, type Program, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { token } from '../support/token.ts'
@@ -174,7 +174,6 @@ test('a client of IPv4 has that address where the socket takes IPv6, too', async
 })
 
 test('a client has its address through TLS', async () => {
-  const fixture = (name: string): string => resolve(import.meta.dir, '../fixtures', name)
   await using program = await startJson({
     PGWS_CERTIFICATE_FILE: fixture('server.crt'),
     PGWS_KEY_FILE: fixture('server.key'),

@@ -156,13 +156,3 @@ describe('the consumer', () => {
     },
   )
 })
-
-test('every file and script that it names is there', () => {
-  for (const [, script = ''] of readme.matchAll(/`npm run ([a-z:]+)`/g)) {
-    expect(JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).scripts).toHaveProperty([script])
-  }
-  for (const [, path = ''] of readme.matchAll(/`((?:test|deploy|bench)\/[^`\s]+)`/g))
-    expect(readFileSync(join(root, path)).length).toBeGreaterThan(0)
-  for (const [, path = ''] of readme.matchAll(/\]\((?!http)([^)#]+)\)/g))
-    expect(readFileSync(join(root, path)).length).toBeGreaterThan(0)
-})

@@ -4,12 +4,11 @@ import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
-import { exportJWK, generateKeyPair } from 'jose'
 import { askUpgrade, payloadOf, readTexts } from '../support/client.ts'
 import { fixture } from '../support/files.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
-import { token } from '../support/token.ts'
+import { keyPair, token } from '../support/token.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'pgws-renewal-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -57,8 +56,7 @@ test('a connection that is opened before a renewal and upgraded after it receive
 })
 
 test('an upgrade that waits for keys during a renewal receives messages', async () => {
-  const { privateKey, publicKey } = await generateKeyPair('ES256')
-  const jwk = { ...(await exportJWK(publicKey)), alg: 'ES256' }
+  const { jwk, sign } = await keyPair('ES256', { alg: 'ES256' })
   let release = (): void => undefined
   const released = new Promise<void>((done) => {
     release = done
@@ -80,7 +78,7 @@ test('an upgrade that waits for keys during a renewal receives messages', async 
   await using program = await start({ PGWS_DB_URI: database().uri, PGWS_JWT_SECRET: '', PGWS_JWKS_URL: url, ...files })
   const channel = unique('renewal')
   const socket = await openTls(program.port)
-  const signed = await token({ mode: 'r' }, privateKey, { alg: 'ES256' })
+  const signed = await sign({ mode: 'r' })
   const payload = await payloadAfter(socket, channel, signed, async () => {
     await isAsked
     // The server reads what came in the order it came: by now it has the request.

@@ -12,7 +12,7 @@ import { DIRECT, openReader, settledTruth, startSql } from '../support/load.ts'
 import { residentBytes } from '../support/memory.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
-import { startProxy } from '../support/proxy.ts'
+import { startProxy, uriThrough } from '../support/proxy.ts'
 import { token } from '../support/token.ts'
 import { startWitness, WITNESSED, type Witness } from '../support/witness.ts'
 
@@ -129,8 +129,11 @@ test('above PGWS_MAX_DATABASE_CHANNELS an upgrade that needs another gets 503, a
 
 test('while a client that is refused one channel waits for another, that one is refused to others too', async () => {
   using proxy = await startProxy(server.port)
-  const uri = server.uri.replace(String(server.port), String(proxy.port))
-  await using program = await start({ PGWS_DB_URI: uri, PGWS_DATABASE_CHANNELS: '*', PGWS_MAX_DATABASE_CHANNELS: '2' })
+  await using program = await start({
+    PGWS_DB_URI: uriThrough(server, proxy),
+    PGWS_DATABASE_CHANNELS: '*',
+    PGWS_MAX_DATABASE_CHANNELS: '2',
+  })
   const asked = async (channels: readonly string[]): Promise<number> =>
     (await handshake(program.port, new URL(await urlFor(program, channels)).pathname)).status
   await using first = await connect(await urlFor(program, ['first']))
