@@ -4,10 +4,12 @@ import { userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { runtime } from '#runtime'
-import { type Config, parse } from './lib/config/config.ts'
+import { describeInstallation, install, schema } from './lib/broker/postgres/journal/install.ts'
+import { type Config, parse, parseDatabase } from './lib/config/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
 import { help } from './lib/config/help.ts'
 import { variables } from './lib/config/variables.ts'
+import { createDatabase } from './lib/database/connection.ts'
 import { check } from './lib/doctor.ts'
 import { createLog } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
@@ -30,13 +32,23 @@ interface Flags {
   readonly 'env-file'?: string
   readonly check?: boolean
   readonly ready?: boolean
+  readonly install?: boolean
+  readonly 'print-sql'?: boolean
   readonly help?: boolean
   readonly version?: boolean
 }
 
 function readFlags(): Flags {
   const flag = { type: 'boolean' } as const
-  const options = { 'env-file': { type: 'string' }, check: flag, ready: flag, help: flag, version: flag } as const
+  const options = {
+    'env-file': { type: 'string' },
+    check: flag,
+    ready: flag,
+    install: flag,
+    'print-sql': flag,
+    help: flag,
+    version: flag,
+  } as const
   try {
     return parseArgs({ args: process.argv.slice(2), options }).values
   } catch (error) {
@@ -96,6 +108,13 @@ async function askReady(env: NodeJS.ProcessEnv): Promise<void> {
   } catch (error) {
     fail(`the admin port ${port} does not answer: ${messageOf(error)}`)
   }
+}
+
+/** Creates or upgrades the journal's schema. */
+async function runInstall(env: NodeJS.ProcessEnv): Promise<void> {
+  const conninfo = parseDatabase(env, readFileSync, osUser())
+  if ('faults' in conninfo) return fail('the configuration is wrong:', ...conninfo.faults)
+  console.log(describeInstallation(await install(createDatabase(() => conninfo, 0))))
 }
 
 const usage = () => ({
@@ -161,11 +180,13 @@ async function main(): Promise<void> {
   const flags = readFlags()
   if (flags.help) return void console.log(help(version).trimEnd())
   if (flags.version) return void console.log(`postgres-websockets ${version}`)
+  if (flags['print-sql']) return void console.log(schema.trimEnd())
   const env = environment(flags['env-file'])
   // postgres.js takes what it is not told from PG* variables, some of which are not libpq's; libpq's are read from the copy.
   for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
   if (flags.ready) return askReady(env)
   if (flags.check) return runCheck(env)
+  if (flags.install) return runInstall(env)
   const read = (): ReturnType<typeof parse> => parse(env, readFileSync, osUser())
   const config = read()
   if ('faults' in config) return fail('the configuration is wrong:', ...config.faults)

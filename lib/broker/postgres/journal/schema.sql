@@ -8,7 +8,7 @@
 --     batches        one row a look that found something: how far the journal reaches, and what that look could see
 --
 -- Rows are only inserted. Each of these tables is four tables, of which one is filled at a time and one is emptied by TRUNCATE.
-begin isolation level read committed;
+begin isolation level read committed read write;
 set local client_min_messages = warning;
 
 do $$
@@ -121,10 +121,15 @@ begin
 
       create table if not exists pgws.keys_N partition of pgws.keys for values in (N);
       create index if not exists keys_N_hash on pgws.keys_N (hash);
+      create index if not exists keys_N_xid on pgws.keys_N (xid);
     $sql$, 'N', slot::text);
   end loop;
 end
 $$;
+
+create or replace function pgws.version() returns int
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as 'select version from pgws.settings';
 
 -- The system identifier. It is another in another cluster only, to which no session and no plan goes over: so it is immutable, and a
 -- plan holds it as a constant.
@@ -313,87 +318,112 @@ begin
 end
 $$;
 
--- Up to so many messages of a channel behind a position, by position. What came behind that position is what the snapshot of its batch
--- did not see, in the order of transaction ids nearly that of positions: so few rows are read beyond those that are wanted.
+-- Up to so many messages of a channel behind a position, or all of them where `wanted` is null, by position. They are
+--   the rest of the transaction in which that position lies,
+--   of those that its batch or a later one found, the ones with a greater transaction id, and
+--   the ones that were under way beside it.
+-- By transaction id the channel's messages lie nearly in their order: so few rows are read beyond those that are wanted.
 create or replace function pgws.channel_after(channel text, after bigint, wanted int)
 returns table ("position" bigint, payload text, published_at timestamptz)
 language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 declare
-  seen pg_snapshot := (
-    select b.snapshot from pgws.batches b where b.last <= channel_after.after order by b.last desc, b.number desc limit 1
-  );
+  inside pgws.transactions;
+  earlier pg_snapshot;
+  present pg_snapshot;
+  late xid8[];
   until bigint;
-  beyond xid8;
+  beyond xid8 := '9223372036854775807';
 begin
-  -- Among twice as many by transaction id, at most some are of long transactions, which stand far behind.
-  select s.position into until
-  from (
-    select t.first + m.number - 1 as position
-    from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid
-    where m.channel = channel_after.channel and m.cluster = pgws.cluster() and m.xid >= coalesce(pg_snapshot_xmax(seen), '0')
-      and t.first + m.number - 1 > channel_after.after
-    order by m.xid, m.number
-    limit 2 * wanted
-  ) s
-  order by s.position offset wanted - 1 limit 1;
+  select t.* into inside from pgws.transactions t where t.first <= channel_after.after order by t.first desc limit 1;
+  inside.xid := coalesce(inside.xid, '0');
+  earlier := coalesce(
+    (select b.snapshot from pgws.batches b where b.last <= channel_after.after order by b.last desc, b.number desc limit 1), '1:1:'
+  );
+  present := coalesce(
+    (select b.snapshot from pgws.batches b where b.last >= channel_after.after order by b.last, b.number limit 1), earlier
+  );
+  late := array(
+    select x.xid
+    from (select pg_snapshot_xip(earlier) union select pg_snapshot_xip(present)) as x(xid)
+    where x.xid < inside.xid or x.xid < pg_snapshot_xmax(earlier) and x.xid > inside.xid
+  );
+  if wanted is not null then
+    -- Of twice as many by transaction id, those of long transactions stand far behind.
+    select s.position into until
+    from (
+      select t.first + m.number - 1 as position
+      from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first > channel_after.after
+      where m.channel = channel_after.channel and m.cluster = pgws.cluster()
+        and m.xid >= pg_snapshot_xmax(earlier) and m.xid > inside.xid
+      order by m.xid, m.number
+      limit 2 * wanted
+    ) s
+    order by s.position offset wanted - 1 limit 1;
+  end if;
   if until is not null then
     beyond := (select pg_snapshot_xmax(b.snapshot) from pgws.batches b where b.last >= until order by b.last, b.number limit 1);
   end if;
   return query
-    select s.position, s.payload, s.published_at
+    select s.*
     from (
-      select t.first + m.number - 1 as position, m.payload, m.published_at
-      from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid
-      where m.channel = channel_after.channel and m.cluster = pgws.cluster()
-        and m.xid >= coalesce(pg_snapshot_xmax(seen), '0') and m.xid < coalesce(beyond, '9223372036854775807')
+      (
+        select inside.first + m.number - 1 as position, m.payload, m.published_at
+        from pgws.messages m
+        where m.slot = inside.slot and m.cluster = pgws.cluster() and m.channel = channel_after.channel
+          and m.xid = inside.xid and m.number > channel_after.after - inside.first + 1
+        order by m.number
+        limit wanted
+      )
       union all
       select t.first + m.number - 1, m.payload, m.published_at
-      from pg_snapshot_xip(seen) as late(xid)
-      join pgws.messages m on m.xid = late.xid
-      join pgws.transactions t on t.slot = m.slot and t.xid = m.xid
+      from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first > channel_after.after
       where m.channel = channel_after.channel and m.cluster = pgws.cluster()
+        and m.xid >= pg_snapshot_xmax(earlier) and m.xid > inside.xid and m.xid < beyond
+      union all
+      select t.first + m.number - 1, m.payload, m.published_at
+      from unnest(late) as l(xid)
+      cross join lateral (
+        select m.xid, m.slot, m.number, m.payload, m.published_at
+        from pgws.messages m
+        where m.channel = channel_after.channel and m.cluster = pgws.cluster() and m.xid = l.xid
+        order by m.number
+        limit wanted
+      ) m
+      join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first > channel_after.after
     ) s
-    where s.position > channel_after.after and s.position <= coalesce(until, s.position)
     order by s.position
     limit wanted;
 end
 $$;
 
--- The position from which on a channel has so many messages, or the first one where it has fewer.
-create or replace function pgws.channel_newest(channel text, wanted int) returns bigint
+-- The last so many messages of a channel, the newest first.
+create or replace function pgws.channel_newest(channel text, wanted int)
+returns table ("position" bigint, payload text, published_at timestamptz)
 language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 declare
-  bound bigint := greatest((select s.kept from pgws.settings s), 1);
-  seen pg_snapshot;
+  bound bigint := (select s.kept from pgws.settings s);
 begin
-  -- So many by transaction id; none that stands before all of these is among the newest.
-  bound := coalesce((
-    select min(s.position)
-    from (
-      select t.first + m.number - 1 as position
-      from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid
-      where m.channel = channel_newest.channel and m.cluster = pgws.cluster() and t.first + m.number - 1 >= bound
-      order by m.xid desc, m.number desc
-      limit wanted
-    ) s
-    having count(*) = wanted
-  ), bound);
-  seen := (select b.snapshot from pgws.batches b where b.last < bound order by b.last desc, b.number desc limit 1);
-  return (
-    select min(s.position)
-    from (
-      select t.first + m.number - 1 as position
-      from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid
-      where m.channel = channel_newest.channel and m.cluster = pgws.cluster()
-        and m.xid >= coalesce(pg_snapshot_xmin(seen), '0') and t.first + m.number - 1 >= bound
-      order by 1 desc
-      limit wanted
-    ) s
-  );
+  -- So many by transaction id: what stands before all of these is not among the newest.
+  select coalesce(min(s.position), bound) into bound
+  from (
+    select t.first + m.number - 1 as position
+    from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first + t.count > bound
+    where m.channel = channel_newest.channel and m.cluster = pgws.cluster()
+    order by m.xid desc, m.number desc
+    limit wanted
+  ) s
+  having count(*) = wanted;
+  return query
+    select m.*
+    from pgws.channel_after(channel_newest.channel, coalesce(bound, (select s.kept from pgws.settings s)) - 1, null) m
+    order by m.position desc
+    limit wanted;
 end
 $$;
 
@@ -409,18 +439,21 @@ begin
     raise exception 'pgws.history: wants a channel, and a number of messages from 1' using errcode = 'PT400';
   end if;
   if history.since is null then
-    after := pgws.channel_newest(history.channel, history.last) - 1;
-  else
-    after := pgws.position_number(history.since);
-    if after is null then
-      raise exception 'pgws.history: the position % is lost: messages behind it may be gone', history.since using errcode = 'PT410';
-    end if;
+    return query
+      select pgws.position_text(m.position), m.payload, m.published_at
+      from pgws.channel_newest(history.channel, history.last) m
+      order by m.position;
+    return;
+  end if;
+  after := pgws.position_number(history.since);
+  if after is null then
+    raise exception 'pgws.history: the position % is lost: messages behind it may be gone', history.since using errcode = 'PT410';
   end if;
   return query
     select pgws.position_text(m.position), m.payload, m.published_at
     from pgws.channel_after(history.channel, after, history.last) m;
   -- A TRUNCATE shows through the snapshot of a statement that is older.
-  if history.since is not null and exists (
+  if exists (
     select from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = 'pgws' and c.relkind = 'r' and c.relfilenode <> pg_relation_filenode(c.oid)
   ) then
@@ -442,7 +475,8 @@ $$;
 create or replace function pgws.read(after bigint, wanted int, bytes int)
 returns table ("position" bigint, channel text, payload text)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 declare
   start bigint := (select t.first from pgws.transactions t where t.first <= read.after + 1 order by t.first desc limit 1);
@@ -454,8 +488,13 @@ begin
       from (
         select t.first + m.number - 1 as position, m.channel, m.payload
         from pgws.transactions t
-        join pgws.messages m on m.slot = t.slot and m.cluster = pgws.cluster() and m.xid = t.xid
-          and m.number > read.after - t.first + 1
+        cross join lateral (
+          select m.number, m.channel, m.payload
+          from pgws.messages m
+          where m.slot = t.slot and m.cluster = pgws.cluster() and m.xid = t.xid and m.number > read.after - t.first + 1
+          order by m.number
+          limit wanted
+        ) m
         where t.first >= coalesce(start, 0)
         order by t.first, m.number
         limit wanted
@@ -470,7 +509,8 @@ $$;
 create or replace function pgws.read_channels(channels text[], after bigint, wanted int, bytes int)
 returns table ("position" bigint, channel text, payload text)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 begin
   return query
@@ -498,7 +538,7 @@ as $$
   from (
     select m.position
     from unnest(newest.channels) as c(channel)
-    cross join lateral pgws.channel_after(c.channel, pgws.channel_newest(c.channel, wanted) - 1, wanted) m
+    cross join lateral pgws.channel_newest(c.channel, wanted) m
     order by m.position desc
     limit wanted
   ) s
@@ -541,12 +581,13 @@ create or replace function pgws.look(
   out head bigint, out fresh int, out oldest xid8, out backend int
 )
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 declare
   previous pgws.batches;
   present pg_snapshot;
-  have_keys boolean;
+  with_keys xid8[];
 begin
   select * into strict previous from pgws.batches b order by b.number desc limit 1;
   with visible as materialized (
@@ -570,7 +611,8 @@ begin
     from visible v
     order by v.xid
   )
-  select coalesce(sum(v.count), 0), bool_or(v.has_key), pg_current_snapshot() into fresh, have_keys, present from visible v;
+  select coalesce(sum(v.count), 0), array_agg(v.xid) filter (where v.has_key), pg_current_snapshot() into fresh, with_keys, present
+  from visible v;
 
   head := previous.last + fresh;
   oldest := pg_snapshot_xmin(present);
@@ -580,8 +622,8 @@ begin
     select previous.number + 1, head, present, clock_timestamp(), previous.next_slot, pgws.slot(s.slot_seconds)
     from pgws.settings s;
   end if;
-  if have_keys then
-    perform pgws.drop_duplicates(previous.snapshot, present);
+  if with_keys is not null then
+    perform pgws.drop_duplicates(with_keys, previous.snapshot, present);
   end if;
   if fresh > 0 then
     perform pg_notify('pgws_sequenced', head::text);
@@ -589,17 +631,17 @@ begin
 end
 $$;
 
--- Of the messages between two looks, takes away those whose key another one had within the hour: one of an earlier look, or one that
+-- Of the messages of some transactions, new between two looks, takes away those whose key another one had within the hour: one of an earlier look, or one that
 -- stands before it. Only two transactions that were under way at once can come here with the same key.
-create or replace function pgws.drop_duplicates(previous pg_snapshot, present pg_snapshot) returns void
+create or replace function pgws.drop_duplicates(xids xid8[], previous pg_snapshot, present pg_snapshot) returns void
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 begin
   with twice as (
     delete from pgws.keys d
-    where d.cluster = pgws.cluster()
-      and pg_visible_in_snapshot(d.xid, present) and not pg_visible_in_snapshot(d.xid, previous)
+    where d.cluster = pgws.cluster() and d.xid = any (xids)
       and exists (
         select from pgws.keys k
         where k.hash = d.hash and k.channel = d.channel and k.key = d.key
@@ -633,7 +675,8 @@ $$;
 -- Whether a message is visible that has no position yet.
 create or replace function pgws.is_behind() returns boolean
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 declare
   seen pg_snapshot := (select b.snapshot from pgws.batches b order by b.number desc limit 1);
@@ -684,7 +727,8 @@ $$;
 
 create or replace function pgws.empty_messages(place int, setting pgws.settings, head pgws.batches) returns boolean
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 declare
   reaches bigint := (select t.first + t.count - 1 from pgws.transactions t where t.slot = place order by t.first desc limit 1);
