@@ -4,12 +4,14 @@ import { userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { runtime } from '#runtime'
-import { type Config, parse } from './lib/config/config.ts'
+import { describeInstallation, install, schema } from './lib/broker/postgres/journal/install.ts'
+import { type Config, parse, parseDatabase } from './lib/config/config.ts'
 import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
 import { help } from './lib/config/help.ts'
 import { isLoopback } from './lib/config/values.ts'
 import { variables } from './lib/config/variables.ts'
 import { createWatch, type Watch } from './lib/config/watch.ts'
+import { createDatabase } from './lib/database/connection.ts'
 import { check, describeFolder, type Mark } from './lib/doctor.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
@@ -36,6 +38,8 @@ interface Flags {
   readonly 'env-file'?: string
   readonly check?: boolean
   readonly ready?: boolean
+  readonly install?: boolean
+  readonly 'print-sql'?: boolean
   readonly help?: boolean
   readonly version?: boolean
 }
@@ -46,6 +50,8 @@ function readFlags(): Flags {
     'env-file': { type: 'string' },
     check: flag,
     ready: flag,
+    install: flag,
+    'print-sql': flag,
     help: { ...flag, short: 'h' },
     version: { ...flag, short: 'v' },
   } as const
@@ -114,6 +120,13 @@ async function askReady(env: NodeJS.ProcessEnv): Promise<void> {
   } catch (error) {
     fail(`the admin port ${port} does not answer: ${reasonOf(error)}`)
   }
+}
+
+/** Creates or upgrades the journal's schema. */
+async function runInstall(env: NodeJS.ProcessEnv): Promise<void> {
+  const conninfo = parseDatabase(env, readFileSync, osUser())
+  if ('faults' in conninfo) return fail('the configuration is wrong:', ...conninfo.faults)
+  console.log(describeInstallation(await install(createDatabase(() => conninfo, 0))))
 }
 
 const usage = () => ({
@@ -195,11 +208,13 @@ async function main(): Promise<void> {
   const flags = readFlags()
   if (flags.help) return void console.log(help(version).trimEnd())
   if (flags.version) return void console.log(`postgres-websockets ${version}`)
+  if (flags['print-sql']) return void console.log(schema.trimEnd())
   const env = environment(flags['env-file'])
   // postgres.js takes what it is not told from PG* variables, some of which are not libpq's; libpq's are read from the copy.
   for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
   if (flags.ready) return askReady(env)
   if (flags.check) return runCheck(env)
+  if (flags.install) return runInstall(env)
   const watch = createWatch(WATCH_PERIOD)
   const read = (): ReturnType<typeof parse> => parse(env, watch.readFile, osUser())
   const config = read()

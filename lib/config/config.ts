@@ -42,23 +42,10 @@ export function parse(
   const warnings = unknownVariables(env, names).map(
     ({ name, nearest }) => `${name} is no variable of this program${nearest === undefined ? '' : `: ${nearest}?`}`,
   )
-  /** A variable's value by `make`; its fault goes to the list. */
-  const attempt = <T>({ name, example }: Variable<unknown>, make: (given: string | undefined) => T): T | undefined => {
-    try {
-      return make(env[name] || undefined)
-    } catch (error) {
-      if (!(error instanceof Fault || error instanceof ConninfoFault || error instanceof KeyFault)) throw error
-      faults.push(`${name} ${error.message}. For example: ${name}="${example}"`)
-      return undefined
-    }
-  }
+  const attempt = collecting(env, faults)
   const values = Object.fromEntries(Object.entries(variables).map(([key, entry]) => [key, attempt<unknown>(entry, entry.parse)]))
 
-  const database = attempt(variables.databaseUri, (uri) => {
-    if (uri === undefined) return undefined
-    const text = uri.startsWith('@') ? new TextDecoder().decode(readAt(uri, readFile)).trim() : uri
-    return parseConninfo(text, env, readFile, osUser)
-  })
+  const database = readDatabase(env, readFile, osUser, attempt)
   const keys = attempt(variables.jwtSecret, (secret) => {
     if (secret === undefined && env[variables.jwksUrl.name]) return []
     if (secret === undefined) throw new Fault('is not set, and neither is PGWS_JWKS_URL')
@@ -78,7 +65,36 @@ export function parse(
 
 const SAMPLE_SECRET = `${variables.jwtSecret.name} is the secret that the sample publishes: everyone can sign tokens with it`
 
+/** The way to the database alone, for what needs no other variable. */
+export function parseDatabase(env: Environment, readFile: ReadFile, osUser: string): Conninfo | { readonly faults: Faults } {
+  const faults: string[] = []
+  const attempt = collecting(env, faults)
+  attempt(variables.databaseUri, variables.databaseUri.parse)
+  return readDatabase(env, readFile, osUser, attempt) ?? { faults }
+}
+
 type Attempt = <T>(entry: Variable<unknown>, make: (given: string | undefined) => T) => T | undefined
+
+/** A variable's value by `make`; its fault goes to the list. */
+function collecting(env: Environment, faults: string[]): Attempt {
+  return ({ name, example }, make) => {
+    try {
+      return make(env[name] || undefined)
+    } catch (error) {
+      if (!(error instanceof Fault || error instanceof ConninfoFault || error instanceof KeyFault)) throw error
+      faults.push(`${name} ${error.message}. For example: ${name}="${example}"`)
+      return undefined
+    }
+  }
+}
+
+function readDatabase(env: Environment, readFile: ReadFile, osUser: string, attempt: Attempt): Conninfo | undefined {
+  return attempt(variables.databaseUri, (uri) => {
+    if (uri === undefined) return undefined
+    const text = uri.startsWith('@') ? new TextDecoder().decode(readAt(uri, readFile)).trim() : uri
+    return parseConninfo(text, env, readFile, osUser)
+  })
+}
 
 function readCertificate(env: Environment, readFile: ReadFile, attempt: Attempt): Config['tls'] {
   const pem = (path: string | undefined, other: Variable<unknown>): string | undefined => {

