@@ -6,11 +6,13 @@ import { database, sql } from '../support/setup.ts'
 import { token } from '../support/token.ts'
 
 /** Connections that ask for nothing, of which the system may reset those that are not accepted. */
-function openIdle(port: number, count: number): () => void {
+function openIdle(port: number, count: number): Disposable {
   const sockets: Socket[] = []
   for (let index = 0; index < count; index++) sockets.push(connectSocket(port, '127.0.0.1').on('error', () => undefined))
-  return () => {
-    for (const socket of sockets) socket.destroy()
+  return {
+    [Symbol.dispose]: () => {
+      for (const socket of sockets) socket.destroy()
+    },
   }
 }
 
@@ -32,7 +34,7 @@ test('without descriptors clients stay, the database is reached anew, and there 
     expect(payloadOf(await client.next())).toBe(text)
   }
 
-  const leave = openIdle(program.port, 400)
+  using idle = openIdle(program.port, 400)
   const paused = program.logged(/error: accepting no connections reason="out of file descriptors"/)
   expect(await Promise.race([paused, Bun.sleep(5000)])).toBeDefined()
   await goesRound('while no descriptor is left')
@@ -46,7 +48,7 @@ test('without descriptors clients stay, the database is reached anew, and there 
   await expect(connect(url)).rejects.toThrow()
   expect(await metric('pgws_accept_pauses_total')).toBe(1)
 
-  leave()
+  idle[Symbol.dispose]()
   expect(await Promise.race([program.logged(/info: accepting connections again/), Bun.sleep(5000)])).toBeDefined()
   await using other = await connect(url)
   other.send('to both')
