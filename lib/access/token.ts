@@ -5,7 +5,7 @@
  * Bun answers 400 to a client whose first frames arrive while its upgrade waits: those frames count, so the answer cannot wait.
  */
 import { constants, createHmac, createPublicKey, createSecretKey, type KeyObject, timingSafeEqual, verify } from 'node:crypto'
-import { base64url, createRemoteJWKSet, decodeProtectedHeader } from 'jose'
+import { base64url, createRemoteJWKSet, customFetch, decodeProtectedHeader } from 'jose'
 import { reasonOf } from '../reach.ts'
 import { type Refusal, refuse } from '../refusal.ts'
 import type { Claims } from './grant.ts'
@@ -119,6 +119,9 @@ function readKeySet(documents: readonly unknown[]): Key[] {
 /** Milliseconds for a key server's answer. */
 const KEY_SERVER_TIMEOUT = 5000
 
+/** Bytes of a key server's answer, of which a key takes about 1,000. */
+const KEY_SET_BYTES = 1024 * 1024
+
 /**
  * Reads the key set at a URL, each time it is called.
  *
@@ -126,7 +129,7 @@ const KEY_SERVER_TIMEOUT = 5000
  * @throws what the key server or the way to it answered.
  */
 export function createKeyReader(url: URL): () => Promise<Key[]> {
-  const set = createRemoteJWKSet(url, { timeoutDuration: KEY_SERVER_TIMEOUT, cooldownDuration: 0 })
+  const set = createRemoteJWKSet(url, { timeoutDuration: KEY_SERVER_TIMEOUT, cooldownDuration: 0, [customFetch]: fetchBounded })
   return async () => {
     await set.reload().catch((error) => {
       throw new Error(`${url.host}: ${reasonOf(error)}`, { cause: error })
@@ -134,6 +137,20 @@ export function createKeyReader(url: URL): () => Promise<Key[]> {
     const documents = set.jwks()?.keys ?? []
     return readKeySet(documents.filter(({ kty }) => kty !== 'oct'))
   }
+}
+
+/** As `fetch`, but an answer without an end does not fill the memory. */
+async function fetchBounded(url: string, options: RequestInit): Promise<Response> {
+  const response = await fetch(url, options)
+  if (response.status !== 200) return response
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of response.body ?? []) {
+    length += chunk.length
+    if (length > KEY_SET_BYTES) throw new Error(`the key server's answer is longer than ${KEY_SET_BYTES} bytes`)
+    chunks.push(chunk)
+  }
+  return new Response(Buffer.concat(chunks))
 }
 
 function readKey(document: unknown): Key {

@@ -68,6 +68,26 @@ describe('PGWS_JWKS_URL', () => {
     expect(await status(two.sign({ mode: 'r' }))).toBe(101)
   })
 
+  test('reads no answer without an end', async () => {
+    const spaces = new TextEncoder().encode(' '.repeat(65_536))
+    let sent = 0
+    const served = keyServer(
+      () =>
+        new Response(
+          new ReadableStream({
+            pull(controller) {
+              sent += spaces.length
+              controller.enqueue(spaces)
+            },
+          }),
+        ),
+    )
+    await using program = await start(withUrl(served.url))
+    await program.logged(/cannot fetch the keys reason="the key server's answer is longer than 1048576 bytes"/)
+    expect(sent).toBeLessThan(64 * 1024 * 1024)
+    served.stop()
+  })
+
   test('with a key server that is down answers 503, and recovers by itself', async () => {
     const one = await pair('one')
     let isDown = true

@@ -8,6 +8,14 @@ const authenticator = { file: 'lib/access/authenticator.ts', test: 'test/unit/au
 export const access: readonly Mutant[] = [
   {
     ...token,
+    find: 'if (length > KEY_SET_BYTES)',
+    replace: 'if (length < 0)',
+    promise: 'A key server without an end does not fill the memory',
+    test: 'test/contract/keys.test.ts',
+    title: 'reads no answer without an end',
+  },
+  {
+    ...token,
     find: ' && timingSafeEqual(expected, signature)',
     replace: '',
     promise: 'A token that was tampered with lets nobody in',
