@@ -3,16 +3,17 @@
 import { createAuthenticator } from './access/authenticator.ts'
 import { createKeyReader } from './access/token.ts'
 import { createPostgresBroker } from './broker/postgres/broker.ts'
+import type { Broker } from './channels/broker.ts'
 import { createMetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
-import { createSessions } from './channels/session.ts'
+import { createSessions, type Sessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
 import { createDatabase, place } from './database/connection.ts'
 import { createAdmin } from './doors/admin.ts'
 import { createRoutes } from './doors/routes.ts'
 import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
-import { createMetrics } from './metrics.ts'
+import { createMetrics, type Metrics } from './metrics.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { within } from './waiting.ts'
 
@@ -138,31 +139,12 @@ export async function createServer({ config, runtime, log, version, usage, lost,
       ? undefined
       : await runtime.serveHttp({ host: config.adminHost ?? host, port: adminPort }, createAdmin({ isReady, metrics }))
 
-  const { gauge } = metrics
-  gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
-  gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')
-  gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', () => usage().residentBytes)
-  gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
-  gauge(
-    'pgws_log_lines_dropped_total',
-    'Log lines dropped because nobody read them.',
-    () => usage().droppedLogLines,
-    undefined,
-    'counter',
-  )
-  gauge('process_start_time_seconds', 'Start of the process in seconds of UNIX time.', () => usage().startedAt)
+  metrics.gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
+  describeProcess(metrics, version, usage)
 
-  /** Accepted messages go first, then the clients, who may be sending all the while, then what they sent last. */
-  async function drain(): Promise<number> {
-    const end = Date.now() + config.shutdownTimeout
-    const left = (): number => Math.max(0, end - Date.now())
+  async function end(): Promise<number> {
     log.info('draining', { clients: sessions.count })
-    running.stopAccepting()
-    await within(Math.min(DRAIN_GRACE, left() / 2), broker.flush())
-    await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
-    await running.hungUp(Math.min(CLOSE_PATIENCE, left()))
-    await within(left(), broker.flush())
-    const lostMessages = broker.stop()
+    const lostMessages = await drain(config.shutdownTimeout, { running, broker, sessions })
     authenticator.stop()
     running.stop()
     admin?.stop()
@@ -193,8 +175,44 @@ export async function createServer({ config, runtime, log, version, usage, lost,
       log.info('configuration files read again')
     },
     stop: () => {
-      stopping ??= drain()
+      stopping ??= end()
       return stopping
     },
   }
+}
+
+interface Draining {
+  readonly running: RunningServer
+  readonly broker: Broker
+  readonly sessions: Sessions
+}
+
+/**
+ * Accepted messages go first, then the clients, who may be sending all the while, then what they sent last.
+ *
+ * @param timeout milliseconds for all of it. @returns how many accepted messages did not reach the database.
+ */
+async function drain(timeout: number, { running, broker, sessions }: Draining): Promise<number> {
+  const end = performance.now() + timeout
+  const left = (): number => Math.max(0, end - performance.now())
+  running.stopAccepting()
+  await within(Math.min(DRAIN_GRACE, left() / 2), broker.flush())
+  await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
+  await running.hungUp(Math.min(CLOSE_PATIENCE, left()))
+  await within(left(), broker.flush())
+  return broker.stop()
+}
+
+function describeProcess({ gauge }: Metrics, version: string, usage: ServerOptions['usage']): void {
+  gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')
+  gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', () => usage().residentBytes)
+  gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
+  gauge('process_start_time_seconds', 'Start of the process in seconds of UNIX time.', () => usage().startedAt)
+  gauge(
+    'pgws_log_lines_dropped_total',
+    'Log lines dropped because nobody read them.',
+    () => usage().droppedLogLines,
+    undefined,
+    'counter',
+  )
 }

@@ -3,32 +3,28 @@
 import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
-import { type ClosureCode, NOTIFICATION_BYTES, type Refusal, refusals } from '../refusal.ts'
+import { type ClosureCode, type Refusal, refusals } from '../refusal.ts'
 import { within } from '../waiting.ts'
-import type { Broker, Outcome } from './broker.ts'
+import type { Broker } from './broker.ts'
 import type { Client, Protocol } from './client.ts'
 import { createClientLog, createId, type Identity } from './client-log.ts'
-import { envelope, envelopeFrames, type Frame } from './envelope.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
+import { createPublisher, type Publishing } from './publisher.ts'
 import { createRateLimit, type Rate } from './rate.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
 /** A connected client: what is kept of it. */
-export interface Session extends Identity, Lively, Rate {
+export interface Session extends Identity, Lively, Rate, Publishing {
   readonly grant: Grant
   readonly protocol: Protocol
   /** Nobody until the session opens. */
   client: Client
-  /** The parts of this client's envelopes around a message, one a channel; made with its first message, for most only read. */
-  frames: readonly Frame[] | undefined
   /** Milliseconds of the monotonic clock. */
   openedAt: number
   /** Why the server closed it. */
   closure: ClosureCode | undefined
-  /** Learns what became of each of its messages; made with the first. */
-  settled: ((outcome: Outcome) => void) | undefined
   /** Whether it was said that it sends and may not. */
   isIgnored: boolean
 }
@@ -98,7 +94,7 @@ const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 const OWN_CODES = 3000
 
 export function createSessions(options: SessionsOptions): Sessions {
-  const { hub, broker, meta, metrics, pingEvery = PING_EVERY } = options
+  const { hub, meta, metrics, pingEvery = PING_EVERY } = options
   const log = createClientLog(options.log, options.logClaim)
   const sessions = new Set<Session>()
   let created = 0
@@ -110,6 +106,13 @@ export function createSessions(options: SessionsOptions): Sessions {
     pingEvery,
     silent: (session) => drop(session, 'SILENT'),
     expired: (session) => close(session, 'EXPIRED'),
+  })
+  const publish = createPublisher<Session>({
+    broker: options.broker,
+    forwardClaims: options.forwardClaims,
+    refused(session) {
+      if (session.closure === undefined) close(session, 'REFUSED_BY_DATABASE')
+    },
   })
   const handedOn = createSlowReaders<Session>({
     readers: sessions,
@@ -147,17 +150,6 @@ export function createSessions(options: SessionsOptions): Sessions {
     if (session.isIgnored) return
     session.isIgnored = true
     log.ignoring(session)
-  }
-
-  function publish(session: Session, text: string): void {
-    const payload = JSON.stringify(text)
-    session.settled ??= (outcome) => {
-      if (outcome !== 'committed' && session.closure === undefined) close(session, 'REFUSED_BY_DATABASE')
-    }
-    session.frames ??= envelopeFrames(session.grant.claims, session.grant.channels, options.forwardClaims)
-    const messages = session.frames.map((frame) => envelope(frame, payload))
-    if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return close(session, 'TOO_LARGE')
-    if (!broker.publish(messages, session.settled)) close(session, 'BUFFER_FULL')
   }
 
   function leave(session: Session): void {
@@ -204,7 +196,8 @@ export function createSessions(options: SessionsOptions): Sessions {
       if (text === undefined || text.includes('\0')) return close(session, 'NOT_TEXT')
       metrics.received.add()
       metrics.receivedBytes.add(message.length)
-      publish(session, text)
+      const fault = publish(session, text)
+      if (fault) close(session, fault)
     },
     ping(session) {
       session.silentRounds = 0

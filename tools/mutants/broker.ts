@@ -97,7 +97,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: 'listenToAll(channel, [...followed])',
+    find: 'listenToAll(channel, followed.names)',
     replace: 'listenToAll(channel, [])',
     promise: 'Database channels are restored with the session',
     test: 'test/contract/channels.test.ts',
@@ -121,7 +121,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: 'receiver?.ended()',
+    find: 'else delivery.ended()',
     replace: '',
     promise: 'Without an interval, a lost listener ends the server with exit 1',
     title: 'a lost listener ends the server',
@@ -143,15 +143,16 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: "if (is('stopped')) return\n        missed.lost()",
-    replace: "if (is('stopped') || String(error).includes('ENOTFOUND')) return\n        missed.lost()",
+    find: "if (is('stopped')) return\n        delivery.lost()",
+    replace: "if (is('stopped') || String(error).includes('ENOTFOUND')) return\n        delivery.lost()",
     promise: "When the database's name stops resolving, clients are served once it resolves again",
     test: 'test/system/dns.test.ts',
     hangs: true,
   },
   {
     ...sessions,
-    find: 'missed.arrived()\n    tellMissed()\n',
+    file: 'lib/broker/postgres/delivery.ts',
+    find: 'missed.arrived()\n      tellMissed()\n',
     replace: 'missed.arrived()\n',
     promise: 'A reader is told of a gap ahead of the first message behind it',
     test: 'test/faults/lost-sessions.test.ts',
@@ -174,6 +175,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
+    file: 'lib/broker/postgres/delivery.ts',
     find: 'receiver?.lost(name)',
     replace: '',
     promise: 'A channel that PostgreSQL refuses while healing ends its readers',
@@ -191,7 +193,8 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: 'followed.size >= options.maxChannels',
+    file: 'lib/broker/postgres/followed-channels.ts',
+    find: 'followed.size >= most',
     replace: 'followed.size < 0',
     promise: 'PGWS_MAX_DATABASE_CHANNELS bounds what is listened to',
     test: 'test/faults/database-channels.test.ts',

@@ -144,8 +144,8 @@ export const program: readonly Mutant[] = [
   },
   {
     file: 'lib/broker/postgres/broker.ts',
-    find: 'name === channel || !isChannelName(name)',
-    replace: '!isChannelName(name)',
+    find: 'name !== channel && options.isDirect(name)',
+    replace: 'options.isDirect(name)',
     promise: 'The listen channel is never received directly',
     test: 'test/contract/channels.test.ts',
     title: 'is never the listen channel',

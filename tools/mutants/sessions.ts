@@ -140,8 +140,9 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
-    find: "close(session, 'BUFFER_FULL')",
-    replace: "close(session, 'TOO_FAST')",
+    file: 'lib/channels/publisher.ts',
+    find: "undefined : 'BUFFER_FULL'",
+    replace: "undefined : 'TOO_LARGE'",
     promise: 'With the buffer full, senders are closed with 1013',
     test: 'test/faults/full-buffer.test.ts',
   },

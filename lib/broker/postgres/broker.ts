@@ -7,18 +7,16 @@
  * deliver. While LISTEN is away messages are held back: what goes out meanwhile would pass its readers by.
  */
 
-import type { Broker, Receiver } from '../../channels/broker.ts'
-import { channelOf } from '../../channels/envelope.ts'
-import { CHANNEL_BYTES } from '../../config/values.ts'
+import type { Broker } from '../../channels/broker.ts'
 import { asDatabaseError, type Database } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
-import { type Refusal, refuse } from '../../refusal.ts'
 import { createBackoff } from '../../waiting.ts'
+import { createDelivery } from './delivery.ts'
+import { createFollowedChannels } from './followed-channels.ts'
 import { type Listener, openListener } from './listener.ts'
-import { createMissed } from './missed.ts'
 import { createNotifier } from './notifier.ts'
-import { CHECK_PREFIX, createRoundTrip } from './round-trip.ts'
+import { createRoundTrip, type Finding } from './round-trip.ts'
 
 export interface PostgresOptions {
   readonly database: Database
@@ -55,12 +53,15 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   const period = checkInterval > 0 ? Math.max(checkInterval / 2, SHORTEST_CHECK) : CHECK_EVERY
   const notifier = createNotifier({ database, channel, log, metrics })
   const roundTrip = createRoundTrip(notifier, log)
-  const missed = createMissed({ wall: Date.now, monotonic: () => performance.now() })
-  const followed = new Set<string>()
+  const delivery = createDelivery(channel, log, metrics)
+  const followed = createFollowedChannels({
+    isDirect: (name) => name !== channel && options.isDirect(name),
+    most: options.maxChannels,
+    listener: () => listener,
+  })
   const backoff = createBackoff()
-  let receiver: Receiver | undefined
   let state: State = 'starting'
-  /** The session of LISTEN, from when its LISTENs are begun. */
+  /** The LISTEN session, from when its LISTENs are begun. */
   let listener: Listener | undefined
   let isProven = false
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -83,40 +84,34 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     listener = undefined
   }
 
-  function notified(name: string, notification: string): void {
-    missed.arrived()
-    tellMissed()
-    receiver?.message(name === channel ? (channelOf(notification) ?? channel) : name, notification)
-  }
-
-  function tellMissed(): void {
-    const span = missed.take()
-    if (span) receiver?.missed(span.from, span.to)
-  }
-
-  /** Sets up the session of LISTEN and proves it. @throws what it met, with the session closed. */
+  /** Sets up the LISTEN session and proves it. @throws what it met, with the session closed. */
   async function listen(): Promise<void> {
     const opened = await openListener({
       database,
       checkChannel: roundTrip.channel,
       log,
       checked: (payload) => {
-        missed.arrived()
+        delivery.arrived()
         roundTrip.arrived(payload)
       },
-      notified,
+      notified: delivery.notified,
     })
     if (is('stopped')) return opened.close()
     listener = opened
     try {
-      for (const name of await opened.listenToAll(channel, [...followed])) lost(name)
-      await prove(opened)
+      for (const name of await opened.listenToAll(channel, followed.names)) {
+        followed.remove(name)
+        delivery.channelLost(name)
+      }
+      const found = await examine(opened, Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)))
+      if (typeof found === 'object') throw new Error(found.fault)
+      if (found === 'unproven') throw new Error('no notification could be sent to prove that LISTEN works')
     } catch (error) {
       drop()
       throw error
     }
     if (is('stopped')) return
-    missed.arrived()
+    delivery.arrived()
     const { place, version, encrypted } = opened.server
     log.info('listening', { channel, server: place, version, tls: encrypted })
     void opened.closed.then(() => {
@@ -124,44 +119,33 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     })
   }
 
-  async function prove(opened: Listener): Promise<void> {
+  /** Sends a notification round, and acts on what that finds of the sending session. */
+  async function examine(examined: Listener, limit: number): Promise<Finding['listening']> {
     const setOutAt = Date.now()
-    const limit = Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10))
-    const { listening, sending } = await roundTrip.run(opened, limit, () => missed.heardAt)
+    const { listening, sending } = await roundTrip.run(examined, limit, () => delivery.heardAt)
+    if (listener !== examined) return 'unproven'
     if (sending === 'lost') notifier.reconnect()
-    if (typeof listening === 'object') throw new Error(listening.fault)
-    if (listening === 'unproven') throw new Error('no notification could be sent to prove that LISTEN works')
-    isProven = true
-    missed.proven(setOutAt)
+    isProven = listening === 'proven'
+    if (isProven) delivery.proven(setOutAt)
+    return listening
   }
 
   async function check(): Promise<void> {
     const checked = listener
     if (!checked) return
     const started = performance.now()
-    const setOutAt = Date.now()
-    const { listening, sending } = await roundTrip.run(checked, period, () => missed.heardAt)
+    const found = await examine(checked, period)
     if (listener !== checked || !is('listening')) return
-    if (sending === 'lost') notifier.reconnect()
-    isProven = listening === 'proven'
-    if (isProven) missed.proven(setOutAt)
-    if (typeof listening === 'object') return lose(listening.fault)
+    if (typeof found === 'object') return lose(found.fault)
     timer = setTimeout(() => void check(), Math.max(0, started + period - performance.now()))
   }
 
-  function lost(name: string): void {
-    log.error('cannot listen to a channel', { channel: name })
-    followed.delete(name)
-    receiver?.lost(name)
-  }
-
   function lose(cause: string): void {
-    const from = missed.lost()
+    const from = delivery.lost()
     log.error('listener lost', { cause })
     enter('away')
-    if (checkInterval > 0) return void heal(from)
-    log.error('stopping, since the listener lost is not healed', { 'set-to-heal': 'PGWS_CHECK_LISTENER_INTERVAL' })
-    receiver?.ended()
+    if (checkInterval > 0) void heal(from)
+    else delivery.ended()
   }
 
   async function heal(from: number): Promise<void> {
@@ -172,22 +156,23 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       try {
         await listen()
         if (!is('away')) return
-        tellMissed()
-        restored(from, missed.lastArrival)
+        delivery.restored(from)
         enter('listening')
       } catch (error) {
         if (is('stopped')) return
-        missed.lost()
+        delivery.lost()
         log.warning('cannot listen', { reason: asDatabaseError(error).message })
       }
     }
   }
 
-  function restored(from: number, to: number): void {
-    metrics.reconnections.add()
-    metrics.outage.add((to - from) / 1000)
-    log.info('listening again', { 'missed-from': from / 1000, 'missed-to': to / 1000 })
-    receiver?.restored(from, to)
+  /** @returns milliseconds until the next attempt. @throws the fault, where it was the last. */
+  function waitAtStart(fault: unknown, attempt: number): number {
+    if (attempt >= options.attempts) throw fault
+    const wait = Math.min(1000 * 2 ** (attempt - 1), START_WAIT_LONGEST)
+    const reason = asDatabaseError(fault).message
+    log.warning('cannot listen', { reason, attempt, of: options.attempts, 'next-in': `${wait / 1000}s` })
+    return wait
   }
 
   metrics.gauge('pgws_listener_up', 'Whether the last check of LISTEN succeeded.', () => Number(isProven))
@@ -199,32 +184,19 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
 
   return {
     publish: notifier.send,
-    follow(name) {
-      if (name === channel || !isChannelName(name) || !options.isDirect(name)) return undefined
-      if (followed.size >= options.maxChannels) return Promise.resolve(refuse('TOO_MANY_CHANNELS'))
-      followed.add(name)
-      return listener ? refusalOf(name, listener) : Promise.resolve(undefined)
-    },
-    unfollow(name) {
-      if (followed.delete(name)) listener?.unlisten(name)
-    },
+    follow: followed.follow,
+    unfollow: followed.unfollow,
     get isReady() {
       return isProven
     },
-    async start(to) {
-      receiver = to
+    async start(receiver) {
+      delivery.start(receiver)
       for (let attempt = 1; is('starting'); attempt++) {
         try {
           await listen()
           if (is('starting')) enter('listening')
-          return
         } catch (error) {
-          if (is('stopped')) return
-          if (attempt >= options.attempts) throw error
-          const wait = Math.min(1000 * 2 ** (attempt - 1), START_WAIT_LONGEST)
-          const reason = asDatabaseError(error).message
-          log.warning('cannot listen', { reason, attempt, of: options.attempts, 'next-in': `${wait / 1000}s` })
-          await backoff.wait(wait)
+          if (is('starting')) await backoff.wait(waitAtStart(error, attempt))
         }
       }
     },
@@ -237,15 +209,4 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       return notifier.stop()
     },
   }
-
-  /** Where a channel cannot be listened to, nobody follows it. */
-  async function refusalOf(name: string, session: Listener): Promise<Refusal | undefined> {
-    const refusal = await session.listen(name)
-    if (refusal) followed.delete(name)
-    return refusal
-  }
 }
-
-/** Whether a name can be listened to, and is not that of a check. */
-const isChannelName = (name: string): boolean =>
-  name !== '' && !name.includes('\0') && Buffer.byteLength(name) <= CHANNEL_BYTES && !name.startsWith(CHECK_PREFIX)

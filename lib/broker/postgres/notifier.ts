@@ -6,7 +6,14 @@
 
 import type { Outcome } from '../../channels/broker.ts'
 import type { Envelope } from '../../channels/envelope.ts'
-import { asDatabaseError, type Backend, type Database, DatabaseError, type Row } from '../../database/connection.ts'
+import {
+  asDatabaseError,
+  type Backend,
+  type Connection,
+  type Database,
+  DatabaseError,
+  type Row,
+} from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { createBackoff } from '../../waiting.ts'
@@ -61,7 +68,7 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
   const queue = createQueue()
   let state: 'flowing' | 'paused' | 'stopped' = 'flowing'
   let isPumping = false
-  let questions: Question[] = []
+  const questions = createQuestions()
   let idle: (() => void)[] = []
   let answeredAt = Number.NEGATIVE_INFINITY
   /** What keeps messages from the database; said once, until an answer comes. */
@@ -111,26 +118,14 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
     if (is('stopped')) return
     if (!obstacle) log.warning('cannot send to the database', { reason: fault.message, code: fault.code })
     obstacle = fault
-    for (const { failed } of questions.splice(0)) failed(fault)
+    questions.failAll(fault)
     await backoff.wait()
-  }
-
-  async function askAll(): Promise<void> {
-    for (const { statement, parameters, ...question } of questions.splice(0)) {
-      try {
-        const rows = await (await session.connected()).query(statement, parameters)
-        answered()
-        question.answered(rows)
-      } catch (error) {
-        question.failed(asDatabaseError(error))
-      }
-    }
   }
 
   async function pump(): Promise<void> {
     isPumping = true
     while (!is('stopped')) {
-      if (questions.length > 0) await askAll()
+      if (questions.length > 0) await questions.askAll(session.connected, answered)
       postAll()
       const ahead = pipeline.settle()
       if (ahead !== undefined) await settle(await ahead)
@@ -158,11 +153,10 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
       return true
     },
     ask(statement, parameters) {
-      return new Promise((answered, failed) => {
-        questions.push({ statement, parameters, answered, failed })
-        backoff.cut()
-        wake()
-      })
+      const asked = questions.add(statement, parameters)
+      backoff.cut()
+      wake()
+      return asked
     },
     pause() {
       if (is('flowing')) state = 'paused'
@@ -188,8 +182,7 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
     stop() {
       const left = waiting()
       state = 'stopped'
-      for (const { failed } of questions.splice(0)) failed(new DatabaseError('the notifier has stopped', 'STOPPED', false))
-      questions = []
+      questions.failAll(new DatabaseError('the notifier has stopped', 'STOPPED', false))
       idle = []
       session.stop()
       backoff.cut()
@@ -225,6 +218,38 @@ function createQueue() {
       const taken = messages.splice(0, BATCH)
       bytes -= total(taken)
       return taken
+    },
+  }
+}
+
+/** Statements that go ahead of the messages. */
+function createQuestions() {
+  let questions: Question[] = []
+  const take = (): readonly Question[] => {
+    const taken = questions
+    questions = []
+    return taken
+  }
+  return {
+    get length() {
+      return questions.length
+    },
+    add: (statement: string, parameters: readonly string[]): Promise<readonly Row[]> =>
+      new Promise((answered, failed) => questions.push({ statement, parameters, answered, failed })),
+    /** Asks them one by one. @param told of each that was answered. */
+    async askAll(connected: () => Promise<Connection>, told: () => void): Promise<void> {
+      for (const { statement, parameters, answered, failed } of take()) {
+        try {
+          const rows = await (await connected()).query(statement, parameters)
+          told()
+          answered(rows)
+        } catch (error) {
+          failed(asDatabaseError(error))
+        }
+      }
+    },
+    failAll(fault: DatabaseError): void {
+      for (const { failed } of take()) failed(fault)
     },
   }
 }

@@ -1,0 +1,62 @@
+/** Owns what arrives from PostgreSQL on its way to the receiver, and the word of what may have been missed, which goes ahead of it. */
+
+import type { Receiver } from '../../channels/broker.ts'
+import { channelOf } from '../../channels/envelope.ts'
+import type { Log } from '../../log.ts'
+import type { Metrics } from '../../metrics.ts'
+import { createMissed, type Missed } from './missed.ts'
+
+export interface Delivery extends Pick<Missed, 'arrived' | 'heardAt' | 'proven' | 'lost'> {
+  /** From now on, what arrives goes to this receiver. */
+  start(receiver: Receiver): void
+  /** A notification of a channel that is listened to. */
+  notified(channel: string, notification: string): void
+  /** LISTEN stands again. @param from when it was lost, in milliseconds of UNIX time. */
+  restored(from: number): void
+  /** A channel is not listened to any more. */
+  channelLost(channel: string): void
+  /** Nothing will arrive any more. */
+  ended(): void
+}
+
+/** @param channel the channel whose notifications name the channel that they are for. */
+export function createDelivery(channel: string, log: Log, metrics: Metrics): Delivery {
+  const missed = createMissed({ wall: Date.now, monotonic: () => performance.now() })
+  let receiver: Receiver | undefined
+
+  function tellMissed(): void {
+    const span = missed.take()
+    if (span) receiver?.missed(span.from, span.to)
+  }
+
+  return {
+    ...missed,
+    get heardAt() {
+      return missed.heardAt
+    },
+    start(to) {
+      receiver = to
+    },
+    notified(name, notification) {
+      missed.arrived()
+      tellMissed()
+      receiver?.message(name === channel ? (channelOf(notification) ?? channel) : name, notification)
+    },
+    restored(from) {
+      const to = missed.lastArrival
+      tellMissed()
+      metrics.reconnections.add()
+      metrics.outage.add((to - from) / 1000)
+      log.info('listening again', { 'missed-from': from / 1000, 'missed-to': to / 1000 })
+      receiver?.restored(from, to)
+    },
+    channelLost(name) {
+      log.error('cannot listen to a channel', { channel: name })
+      receiver?.lost(name)
+    },
+    ended() {
+      log.error('stopping, since the listener lost is not healed', { 'set-to-heal': 'PGWS_CHECK_LISTENER_INTERVAL' })
+      receiver?.ended()
+    },
+  }
+}
