@@ -227,21 +227,39 @@ test('while LISTEN is away messages are accepted and held back, attempts go on, 
   broker.stop()
 })
 
-test('an outage of several attempts, one of which stood for a moment, is told once and as a whole', async () => {
+test('an attempt that delivers something and then fails leaves a gap, of which readers are told again', async () => {
   const { broker, told, listening, answer, answerWell } = await createListening()
   const startedAt = Date.now()
   await pass(100)
-  answer('check', (asked) => asked.refuse('25006'))
+  answer('check')
   listening()[0]?.close()
+  await pass(100)
+  listening()[1]?.notify('carrier', 'between')
+  answer('check', (asked) => asked.refuse('25006'))
+  listening()[1]?.close()
   await pass(2000)
-  expect(told).toEqual([])
+  const gap = ['missed', startedAt, expect.any(Number)]
+  expect(told).toEqual([gap, ['message', 'carrier', 'between']])
   answerWell()
   await pass(3000)
-  expect(told).toEqual([
-    ['missed', startedAt, expect.any(Number)],
-    ['restored', startedAt, expect.any(Number)],
-  ])
+  expect(told.slice(2)).toEqual([gap, ['restored', startedAt, expect.any(Number)]])
   expect(listening().filter(({ isOpen }) => isOpen)).toHaveLength(1)
+  broker.stop()
+})
+
+test('what was missed begins where the last check that came back set out, however late that came back', async () => {
+  const { broker, told, listening, database, answer, answerWell } = await createListening()
+  answer('check', (asked) => asked.answer())
+  while (database.asked('check').length < 2) await pass(10)
+  const setOutAt = Date.now()
+  await pass(500)
+  const [channel = '', payload = ''] = database.asked('check')[1]?.values ?? []
+  listening()[0]?.notify(channel, payload)
+  answerWell()
+  await pass(100)
+  listening()[0]?.close()
+  await pass(100)
+  expect(Math.abs(Number(told[0]?.[1]) - setOutAt)).toBeLessThanOrEqual(10)
   broker.stop()
 })
 
@@ -329,18 +347,28 @@ test('the loss of LISTEN while it is flushed holds nothing back', async () => {
   publish('a', 'b')
   await quiet()
   const flushed = broker.flush()
+  database.connectListening = () => Promise.reject(unavailable)
   listening()[0]?.close()
   await pass(100)
-  const [batch] = database.asked('batch')
-  answerWell()
-  database.well(batch ?? expect.unreachable(), database.sessions[1] ?? expect.unreachable())
   publish('c')
-  await flushed
+  answerWell()
+  for (const batch of database.asked('batch')) database.well(batch, database.sessions[1] ?? expect.unreachable())
+  await pass(100)
   expect(outcomes).toEqual(['committed', 'committed', 'committed'])
+  await flushed
   expect(told.map(([event]) => event)).not.toContain('ended')
 })
 
-test('a stop ends both sessions, all timers and a healing under way, and says how many messages it leaves', async () => {
+test('a stop closes both sessions and leaves no timer', async () => {
+  const { broker, database } = await createListening()
+  expect(broker.stop()).toBe(0)
+  await quiet()
+  expect(database.sessions.map(({ isOpen }) => isOpen)).toEqual([false, false])
+  expect(jest.getTimerCount()).toBe(0)
+  expect(broker.isReady).toBe(false)
+})
+
+test('a stop ends a healing under way, and says how many messages it leaves', async () => {
   const { broker, database, publish, listening, lines } = await createListening()
   database.fault = unavailable
   listening()[0]?.close()

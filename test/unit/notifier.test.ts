@@ -69,6 +69,15 @@ test('full batches follow each other before their answers, and what is less than
   expect(settled).toEqual(committed('first', ...count(2 * BATCH + 10), 'last'))
 })
 
+test('however many messages wait, they make one session', async () => {
+  const database = createFakeDatabase()
+  const { notifier, settled } = createOver(database)
+  notifier.send(messagesOf(...count(3 * BATCH)), (outcome) => settled.push(['any', outcome]))
+  await notifier.drained()
+  expect(settled).toHaveLength(3 * BATCH)
+  expect(database.sessions).toHaveLength(1)
+})
+
 test('each message is settled once, with the reason where the database refuses it', async () => {
   const refusals = new Map([
     ['bad', '22021'],
