@@ -83,7 +83,6 @@ export const brokerAlone: readonly Mutant[] = [
     find: 'questions.push({ statement, parameters, answered, failed })\n        backoff.cut()',
     replace: 'questions.push({ statement, parameters, answered, failed })',
     promise: 'A check does not wait for the next attempt to send',
-    hangs: true,
   },
   {
     ...notifier,
@@ -132,7 +131,6 @@ export const brokerAlone: readonly Mutant[] = [
     find: 'throw new DatabaseError(fault.message, fault.code, false)',
     replace: 'throw fault',
     promise: 'What refuses a session refuses no message',
-    hangs: true,
   },
   {
     ...listener,
@@ -151,7 +149,6 @@ export const brokerAlone: readonly Mutant[] = [
     find: 'return first.union(await refusedOf(session, channels.slice(half)))',
     replace: 'return first',
     promise: 'Every channel that PostgreSQL refuses is found',
-    hangs: true,
   },
   {
     ...listener,
@@ -254,7 +251,6 @@ export const brokerAlone: readonly Mutant[] = [
     find: "if (next === 'listening' || next === 'draining') notifier.resume()",
     replace: "if (next === 'listening') notifier.resume()",
     promise: 'A drain sends what was held back',
-    hangs: true,
   },
   {
     ...sessions,
@@ -267,7 +263,6 @@ export const brokerAlone: readonly Mutant[] = [
     find: "if (next === 'stopped') backoff.cut()",
     replace: '',
     promise: 'The stop ends a wait between two attempts',
-    hangs: true,
   },
   {
     ...sessions,
