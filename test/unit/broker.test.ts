@@ -5,7 +5,7 @@ import type { Outcome } from '../../lib/channels/broker.ts'
 import { DatabaseError } from '../../lib/database/connection.ts'
 import { createLog } from '../../lib/log.ts'
 import { createMetrics } from '../../lib/metrics.ts'
-import { type Asked, count, createFakeDatabase, type FakeSession, messagesOf, quiet } from '../support/fake-database.ts'
+import { type Asked, count, createFakeDatabase, type FakeSession, messagesOf, pass, quiet } from '../support/fake-database.ts'
 
 const INTERVAL = 2000
 const PERIOD = INTERVAL / 2
@@ -67,15 +67,6 @@ async function createListening(given: Partial<PostgresOptions> = {}) {
   const created = create(given)
   await created.start()
   return created
-}
-
-/** Lets time pass in small steps, with what happens in each. */
-async function pass(time: number): Promise<void> {
-  for (let passed = 0; passed < time; passed += 10) {
-    await quiet()
-    jest.advanceTimersByTime(10)
-  }
-  await quiet()
 }
 
 const unavailable = new DatabaseError('nobody there', 'ECONNREFUSED', false)
@@ -427,6 +418,30 @@ test('a channel that PostgreSQL refuses is not followed and takes no place', asy
   listening()[0]?.close()
   await pass(100)
   expect(listening()[1]?.asked.find(({ values }) => values[0] === 'carrier')?.values).toEqual(['carrier'])
+  broker.stop()
+})
+
+test('a channel that is given up and wanted anew is followed, whatever becomes of its first LISTEN', async () => {
+  const { broker, database, answer, answerWell, listening, told } = await createListening()
+  answer('listen')
+  const first = broker.follow('a')
+  await quiet()
+  broker.unfollow('a')
+  const second = broker.follow('a')
+  await quiet()
+  const [one, other] = database.asked('listen').slice(-2)
+  one?.refuse('53200')
+  await first
+  other?.answer()
+  expect(await second).toBeUndefined()
+  listening()[0]?.notify('a', 'text')
+  expect(told).toEqual([['message', 'a', 'text']])
+  answerWell()
+  listening()[0]?.close()
+  await pass(100)
+  expect(listening()[1]?.asked.find(({ values }) => values[0] === 'carrier')?.values).toEqual(['carrier', 'a'])
+  broker.unfollow('a')
+  expect(database.asked('unlisten')).toHaveLength(2)
   broker.stop()
 })
 

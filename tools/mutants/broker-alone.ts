@@ -158,8 +158,16 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...listener,
-    find: 'standing.get(channel) ?? listenTo(channel)',
-    replace: 'listenTo(channel)',
+    find: 'if (standing.get(channel) !== listening()) return undefined',
+    replace: '',
+    promise: 'A channel that is given up and wanted anew is listened to, whatever becomes of its first LISTEN',
+    test: sessions.test,
+    title: 'is given up and wanted anew',
+  },
+  {
+    ...listener,
+    find: 'standing.get(channel) ?? listenTo(',
+    replace: 'listenTo(',
     promise: 'A channel is listened to once for all who want it',
   },
   {
