@@ -303,11 +303,13 @@ function createSession(conninfo: Conninfo, host: Host, socket: Socket, prepares:
       }),
     // The library's own listen() is one transaction a channel. Several statements of one simple query are one transaction.
     listen: async (names, notified) => {
-      for (const name of names) channels[name] = { listeners: [{ fn: (notification) => notified(name, notification) }] }
+      const own = new Map(names.map((name) => [name, { listeners: [{ fn: (text: string) => notified(name, text) }] }]))
+      for (const [name, channel] of own) channels[name] = channel
       try {
         await untilClosed(() => (listen.sql ?? sql).unsafe(listenStatements(names)))
       } catch (error) {
-        for (const name of names) delete channels[name]
+        // One that was given up meanwhile may be listened to anew.
+        for (const [name, channel] of own) if (channels[name] === channel) delete channels[name]
         throw error
       }
     },

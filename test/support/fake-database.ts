@@ -1,5 +1,6 @@
 /** Owns a database that is none: a test answers, refuses or leaves open what its sessions are asked, and ends them. */
 
+import { jest } from 'bun:test'
 import type { Envelope } from '../../lib/channels/envelope.ts'
 import { type Database, DatabaseError, type ListeningConnection, type Row } from '../../lib/database/connection.ts'
 
@@ -56,6 +57,15 @@ const { setImmediate } = globalThis
 
 /** Resolves when everything has happened that waits for no timer and for no answer of the test. */
 export const quiet = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+/** Lets the time of fake timers pass in small steps, with what happens in each. */
+export async function pass(time: number): Promise<void> {
+  for (let passed = 0; passed < time; passed += 10) {
+    await quiet()
+    jest.advanceTimersByTime(10)
+  }
+  await quiet()
+}
 
 /** @param refuses the SQLSTATE with which a PostgreSQL refuses a notification; undefined where it takes it. */
 export function createFakeDatabase(refuses: (notification: string) => string | undefined = () => undefined): FakeDatabase {
@@ -158,11 +168,12 @@ function createFakeSession(pid: string, answers: (asked: Asked) => void): FakeSe
     },
     query: (statement, parameters = []) => ask(kindOf(statement), parameters),
     async listen(names, notified) {
-      for (const name of names) channels.set(name, notified)
+      const own = new Map(names.map((name) => [name, (channel: string, text: string) => notified(channel, text)]))
+      for (const [name, deliver] of own) channels.set(name, deliver)
       try {
         await ask('listen', names)
       } catch (error) {
-        for (const name of names) channels.delete(name)
+        for (const [name, deliver] of own) if (channels.get(name) === deliver) channels.delete(name)
         throw error
       }
     },

@@ -5,7 +5,7 @@ import type { Outcome } from '../../lib/channels/broker.ts'
 import { DatabaseError } from '../../lib/database/connection.ts'
 import { createLog } from '../../lib/log.ts'
 import { createMetrics } from '../../lib/metrics.ts'
-import { type Asked, count, createFakeDatabase, type FakeSession, messagesOf, quiet } from '../support/fake-database.ts'
+import { type Asked, count, createFakeDatabase, type FakeSession, messagesOf, pass, quiet } from '../support/fake-database.ts'
 
 const INTERVAL = 2000
 const PERIOD = INTERVAL / 2
@@ -67,15 +67,6 @@ async function createListening(given: Partial<PostgresOptions> = {}) {
   const created = create(given)
   await created.start()
   return created
-}
-
-/** Lets time pass in small steps, with what happens in each. */
-async function pass(time: number): Promise<void> {
-  for (let passed = 0; passed < time; passed += 10) {
-    await quiet()
-    jest.advanceTimersByTime(10)
-  }
-  await quiet()
 }
 
 const unavailable = new DatabaseError('nobody there', 'ECONNREFUSED', false)
@@ -145,22 +136,28 @@ test('an attempt that fails after its session stood leaves no session behind, an
 test('without a notification that can be sent, LISTEN is not taken for proven at the start', async () => {
   const { start, answer, listening } = create()
   answer('check', (asked) => asked.refuse('42501'))
-  await expect(start()).rejects.toThrow('no notification could be sent')
+  expect(await start().catch((error) => error)).toMatchObject({
+    message: expect.stringContaining('no notification could be sent'),
+  })
   expect(listening().map(({ isOpen }) => isOpen)).toEqual([false])
 })
 
 test('a stop during the start ends it without a fault, at a wait or at an attempt', async () => {
   const waiting = create({ attempts: 5 })
   waiting.database.fault = unavailable
-  const first = waiting.start()
+  let isOver = false
+  void waiting.start().then(() => {
+    isOver = true
+  })
   await quiet()
   waiting.broker.stop()
-  await first
+  await quiet()
+  expect(isOver).toBe(true)
   expect(waiting.lines).toHaveLength(1)
   const connecting = create()
-  const second = connecting.start()
+  const starting = connecting.start()
   connecting.broker.stop()
-  await second
+  await starting
   expect(connecting.database.sessions.map(({ isOpen }) => isOpen)).toEqual([false])
   expect(jest.getTimerCount()).toBe(0)
 })
@@ -227,21 +224,39 @@ test('while LISTEN is away messages are accepted and held back, attempts go on, 
   broker.stop()
 })
 
-test('an outage of several attempts, one of which stood for a moment, is told once and as a whole', async () => {
+test('an attempt that delivers something and then fails leaves a gap, of which readers are told again', async () => {
   const { broker, told, listening, answer, answerWell } = await createListening()
   const startedAt = Date.now()
   await pass(100)
-  answer('check', (asked) => asked.refuse('25006'))
+  answer('check')
   listening()[0]?.close()
+  await pass(100)
+  listening()[1]?.notify('carrier', 'between')
+  answer('check', (asked) => asked.refuse('25006'))
+  listening()[1]?.close()
   await pass(2000)
-  expect(told).toEqual([])
+  const gap = ['missed', startedAt, expect.any(Number)]
+  expect(told).toEqual([gap, ['message', 'carrier', 'between']])
   answerWell()
   await pass(3000)
-  expect(told).toEqual([
-    ['missed', startedAt, expect.any(Number)],
-    ['restored', startedAt, expect.any(Number)],
-  ])
+  expect(told.slice(2)).toEqual([gap, ['restored', startedAt, expect.any(Number)]])
   expect(listening().filter(({ isOpen }) => isOpen)).toHaveLength(1)
+  broker.stop()
+})
+
+test('what was missed begins where the last check that came back set out, however late that came back', async () => {
+  const { broker, told, listening, database, answer, answerWell } = await createListening()
+  answer('check', (asked) => asked.answer())
+  while (database.asked('check').length < 2) await pass(10)
+  const setOutAt = Date.now()
+  await pass(500)
+  const [channel = '', payload = ''] = database.asked('check')[1]?.values ?? []
+  listening()[0]?.notify(channel, payload)
+  answerWell()
+  await pass(100)
+  listening()[0]?.close()
+  await pass(100)
+  expect(Math.abs(Number(told[0]?.[1]) - setOutAt)).toBeLessThanOrEqual(10)
   broker.stop()
 })
 
@@ -315,8 +330,10 @@ test('a flush sends what was held back while LISTEN is away, and its healing end
   publish('a', 'b')
   await pass(100)
   expect(outcomes).toEqual([])
-  await broker.flush()
+  const flushed = broker.flush()
+  await pass(100)
   expect(outcomes).toEqual(['committed', 'committed'])
+  await flushed
   database.connectListening = connectListening
   await pass(5000)
   expect(listening()).toHaveLength(1)
@@ -329,18 +346,28 @@ test('the loss of LISTEN while it is flushed holds nothing back', async () => {
   publish('a', 'b')
   await quiet()
   const flushed = broker.flush()
+  database.connectListening = () => Promise.reject(unavailable)
   listening()[0]?.close()
   await pass(100)
-  const [batch] = database.asked('batch')
-  answerWell()
-  database.well(batch ?? expect.unreachable(), database.sessions[1] ?? expect.unreachable())
   publish('c')
-  await flushed
+  answerWell()
+  for (const batch of database.asked('batch')) database.well(batch, database.sessions[1] ?? expect.unreachable())
+  await pass(100)
   expect(outcomes).toEqual(['committed', 'committed', 'committed'])
+  await flushed
   expect(told.map(([event]) => event)).not.toContain('ended')
 })
 
-test('a stop ends both sessions, all timers and a healing under way, and says how many messages it leaves', async () => {
+test('a stop closes both sessions and leaves no timer', async () => {
+  const { broker, database } = await createListening()
+  expect(broker.stop()).toBe(0)
+  await quiet()
+  expect(database.sessions.map(({ isOpen }) => isOpen)).toEqual([false, false])
+  expect(jest.getTimerCount()).toBe(0)
+  expect(broker.isReady).toBe(false)
+})
+
+test('a stop ends a healing under way, and says how many messages it leaves', async () => {
   const { broker, database, publish, listening, lines } = await createListening()
   database.fault = unavailable
   listening()[0]?.close()
@@ -391,6 +418,30 @@ test('a channel that PostgreSQL refuses is not followed and takes no place', asy
   listening()[0]?.close()
   await pass(100)
   expect(listening()[1]?.asked.find(({ values }) => values[0] === 'carrier')?.values).toEqual(['carrier'])
+  broker.stop()
+})
+
+test('a channel that is given up and wanted anew is followed, whatever becomes of its first LISTEN', async () => {
+  const { broker, database, answer, answerWell, listening, told } = await createListening()
+  answer('listen')
+  const first = broker.follow('a')
+  await quiet()
+  broker.unfollow('a')
+  const second = broker.follow('a')
+  await quiet()
+  const [one, other] = database.asked('listen').slice(-2)
+  one?.refuse('53200')
+  await first
+  other?.answer()
+  expect(await second).toBeUndefined()
+  listening()[0]?.notify('a', 'text')
+  expect(told).toEqual([['message', 'a', 'text']])
+  answerWell()
+  listening()[0]?.close()
+  await pass(100)
+  expect(listening()[1]?.asked.find(({ values }) => values[0] === 'carrier')?.values).toEqual(['carrier', 'a'])
+  broker.unfollow('a')
+  expect(database.asked('unlisten')).toHaveLength(2)
   broker.stop()
 })
 

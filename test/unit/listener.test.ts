@@ -76,7 +76,7 @@ test.each([
   const { listener } = await open(database)
   database.answers = (asked, session) => (isListen(asked) ? asked.refuse(code) : database.well(asked, session))
   const channels = count(100).map(String)
-  await expect(listener.listenToAll('first', channels)).rejects.toMatchObject({ code, isPassing: true })
+  expect(await listener.listenToAll('first', channels).catch((error) => error)).toMatchObject({ code, isPassing: true })
   expect(database.asked('tryListen')).toEqual([])
 })
 
@@ -89,7 +89,7 @@ test.each([
   database.answers = (asked, session) =>
     asked.kind === 'tryListen' && asked.values.length === 1 ? asked.refuse(code) : picky(asked, session)
   const { listener } = await open(database)
-  await expect(listener.listenToAll('first', count(8).map(String))).rejects.toMatchObject({ code })
+  expect(await listener.listenToAll('first', count(8).map(String)).catch((error) => error)).toMatchObject({ code })
 })
 
 test('a session that ends while its channels are listened to refuses none of them', async () => {
@@ -99,14 +99,14 @@ test('a session that ends while its channels are listened to refuses none of the
     else database.well(asked, session)
   }
   const { listener } = await open(database)
-  await expect(listener.listenToAll('first', ['a', 'b'])).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' })
+  expect(await listener.listenToAll('first', ['a', 'b']).catch((error) => error)).toMatchObject({ code: 'CONNECTION_CLOSED' })
   await listener.closed
 })
 
 test('a first channel that PostgreSQL refuses is a fault, not a refused channel', async () => {
   const database = createPicky((channel) => channel === 'first')
   const { listener } = await open(database)
-  await expect(listener.listenToAll('first', ['a'])).rejects.toMatchObject({ code: '22P05' })
+  expect(await listener.listenToAll('first', ['a']).catch((error) => error)).toMatchObject({ code: '22P05' })
 })
 
 test('LISTEN on all channels has 10 s, and 10 s more for each thousand of them', async () => {
@@ -118,7 +118,7 @@ test('LISTEN on all channels has 10 s, and 10 s more for each thousand of them',
   jest.advanceTimersByTime(14_999)
   expect(database.sessions[0]?.isOpen).toBe(true)
   jest.advanceTimersByTime(1)
-  await expect(listening).rejects.toMatchObject({ code: 'LISTEN_TIMEOUT', isPassing: true })
+  expect(await listening.catch((error) => error)).toMatchObject({ code: 'LISTEN_TIMEOUT', isPassing: true })
   expect(database.sessions[0]?.isOpen).toBe(false)
 })
 
@@ -184,7 +184,7 @@ test('LISTEN on a session that ended refuses nothing, for the next session liste
 test('what a session that is not made met is told to whoever wants it', async () => {
   const database = createFakeDatabase()
   database.fault = new DatabaseError('no room for another session', '53300', true)
-  await expect(open(database)).rejects.toBe(database.fault)
+  expect(await open(database).catch((error) => error)).toBe(database.fault)
 })
 
 test('close ends the session', async () => {

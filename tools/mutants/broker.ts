@@ -1,11 +1,11 @@
 /** Owns the breaks of the broker: LISTEN and its proof, NOTIFY's queue and its batches. */
 import type { Mutant } from './mutant.ts'
 
-const notifier = { file: 'lib/broker/postgres/notifier.ts', test: 'test/contract/healing.test.ts' }
-const pipeline = { file: 'lib/broker/postgres/pipeline.ts', test: 'test/faults/copies.test.ts' }
-const sessions = { file: 'lib/broker/postgres/broker.ts', test: 'test/contract/healing.test.ts' }
-const listener = { file: 'lib/broker/postgres/listener.ts', test: 'test/faults/database-channels.test.ts' }
-const proof = { file: 'lib/broker/postgres/round-trip.ts', test: 'test/contract/healing.test.ts' }
+const notifier = { file: 'lib/broker/postgres/notifier.ts', test: 'test/unit/notifier.test.ts' }
+const pipeline = { file: 'lib/broker/postgres/pipeline.ts', test: 'test/unit/pipeline.test.ts' }
+const sessions = { file: 'lib/broker/postgres/broker.ts', test: 'test/unit/broker.test.ts' }
+const listener = { file: 'lib/broker/postgres/listener.ts', test: 'test/unit/listener.test.ts' }
+const proof = { file: 'lib/broker/postgres/round-trip.ts', test: 'test/unit/round-trip.test.ts' }
 
 export const broker: readonly Mutant[] = [
   {
@@ -13,18 +13,21 @@ export const broker: readonly Mutant[] = [
     find: 'answerTo(batch, after',
     replace: 'answerTo({ ...batch, notifications: stamped(batch.messages) }, after',
     promise: 'Copies of a message are identical, message_delivered_at included',
+    title: 'batches whose answers were lost',
   },
   {
     ...pipeline,
     find: 'sent.splice(0).slice(1).reverse()',
     replace: 'sent.splice(0).slice(1)',
     promise: 'Batches that are sent again keep their order',
+    title: 'batches whose answers were lost',
   },
   {
     ...pipeline,
     find: 'else if (isPassing) again.push(batch)',
     replace: 'else if (isPassing) again.slice()',
     promise: 'A batch whose answer was lost is sent again',
+    title: 'is sent again whole',
   },
   {
     ...pipeline,
@@ -39,9 +42,7 @@ export const broker: readonly Mutant[] = [
     find: 'messages.length > 1 && (!isPassing || fault.code === QUEUE_FULL)',
     replace: 'messages.length > 1 && fault.code === QUEUE_FULL',
     promise: 'One message that the database refuses takes no other down',
-    test: 'test/contract/messages.test.ts',
-    title: 'is refused by the database',
-    hangs: true,
+    title: 'is found by halves',
   },
   {
     ...pipeline,
@@ -49,21 +50,21 @@ export const broker: readonly Mutant[] = [
     find: '53|54|55',
     replace: '53|55',
     promise: "With PostgreSQL's notification queue full, senders wait",
-    test: 'test/faults/full-queue.test.ts',
+    title: 'finds the notification queue full waits for room',
   },
   {
     ...notifier,
     find: "if (is('paused')) state = 'flowing'",
     replace: "if (is('paused')) while (queue.length > 0) queue.take()\n      state = 'flowing'",
     promise: 'What was accepted while the database was away arrives on return',
-    title: 'what is sent while LISTEN alone is away',
+    title: 'while it is paused messages wait',
   },
   {
     ...notifier,
     find: "if (is('flowing')) state = 'paused'",
     replace: "if (is('flowing')) state = 'flowing'",
     promise: 'What is sent while LISTEN is away does not pass its readers by',
-    title: 'what is sent while LISTEN alone is away',
+    title: 'while it is paused messages wait',
   },
   {
     ...notifier,
@@ -85,7 +86,7 @@ export const broker: readonly Mutant[] = [
     find: 'Math.max(checkInterval / 2',
     replace: 'Math.max(checkInterval * 2',
     promise: 'A half-open connection is found within the interval',
-    title: 'a half-open connection is found',
+    title: 'a half-open session is found',
   },
   {
     file: 'lib/database/connection.ts',
@@ -100,15 +101,14 @@ export const broker: readonly Mutant[] = [
     find: 'listenToAll(channel, followed.names)',
     replace: 'listenToAll(channel, [])',
     promise: 'Database channels are restored with the session',
-    test: 'test/contract/channels.test.ts',
-    title: 'is restored with all others',
+    title: 'a session that ends is replaced at once',
   },
   {
     ...sessions,
     find: '2 ** (attempt - 1)',
     replace: '2 ** attempt',
     promise: 'Attempts at the start wait 1 s, 2 s, 4 s',
-    title: 'with waits that double',
+    title: 'attempts at the start wait',
   },
   {
     ...sessions,
@@ -116,14 +116,15 @@ export const broker: readonly Mutant[] = [
     find: 'since ??= provenAt',
     replace: 'since ??= wall()',
     promise: 'A reader that was told, was told of all that it missed',
-    test: 'test/contract/events.test.ts',
-    title: 'what a client may have missed begins',
+    test: 'test/unit/missed.test.ts',
+    title: 'what was missed goes from',
   },
   {
     ...sessions,
     find: 'else delivery.ended()',
     replace: '',
     promise: 'Without an interval, a lost listener ends the server with exit 1',
+    test: 'test/contract/healing.test.ts',
     title: 'a lost listener ends the server',
   },
   {
@@ -155,16 +156,14 @@ export const broker: readonly Mutant[] = [
     find: 'missed.arrived()\n      tellMissed()\n',
     replace: 'missed.arrived()\n',
     promise: 'A reader is told of a gap ahead of the first message behind it',
-    test: 'test/faults/lost-sessions.test.ts',
-    title: 'sessions killed 20 times',
+    title: 'a session that ends is replaced at once',
   },
   {
-    file: 'lib/broker/postgres/round-trip.ts',
+    ...proof,
     find: "seen.sent === 'waiting' ? notifier.answeredAt : heardAt()",
     replace: 'heardAt()',
     promise: 'A half-open sending session is found while other notifications arrive',
-    test: 'test/faults/one-sided.test.ts',
-    title: 'connection that falls silent',
+    title: 'notifications that arrive say nothing',
   },
   {
     file: 'lib/database/connection.ts',
@@ -179,17 +178,14 @@ export const broker: readonly Mutant[] = [
     find: 'receiver?.lost(name)',
     replace: '',
     promise: 'A channel that PostgreSQL refuses while healing ends its readers',
-    test: 'test/faults/database-channels.test.ts',
-    title: 'its readers are closed with 1011',
-    hangs: true,
+    title: 'a followed channel that the next session is refused',
   },
   {
     ...listener,
     find: "return refuse('CHANNEL_NOT_LISTENED')",
     replace: 'return undefined',
     promise: 'No upgrade gets a channel that PostgreSQL does not listen to',
-    test: 'test/faults/database-channels.test.ts',
-    title: 'a channel with it in its name is refused',
+    title: 'a channel that PostgreSQL refuses is refused and said',
   },
   {
     ...sessions,
@@ -197,23 +193,20 @@ export const broker: readonly Mutant[] = [
     find: 'followed.size >= most',
     replace: 'followed.size < 0',
     promise: 'PGWS_MAX_DATABASE_CHANNELS bounds what is listened to',
-    test: 'test/faults/database-channels.test.ts',
-    title: 'above PGWS_MAX_DATABASE_CHANNELS',
+    title: 'so many channels are followed',
   },
   {
-    file: 'lib/broker/postgres/round-trip.ts',
+    ...proof,
     find: 'isUnanswered && (await isIdle(listener.backend, limit))',
     replace: 'false',
     promise: 'A LISTEN session that takes nothing, though it delivers, is found',
-    test: 'test/faults/one-sided.test.ts',
-    title: 'is silent to the database alone',
+    title: 'waits for one, is deaf',
   },
   {
-    file: 'lib/broker/postgres/round-trip.ts',
+    ...proof,
     find: ' && listener.answeredAt <= started',
     replace: '',
     promise: 'A LISTEN session that works through thousands of LISTENs is not given up',
-    test: 'test/unit/round-trip.test.ts',
     title: 'answers LISTENs which are ahead of the query',
   },
 ]

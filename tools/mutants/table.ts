@@ -1,6 +1,7 @@
 /** Owns the list of all breaks. */
 import { access } from './access.ts'
 import { broker } from './broker.ts'
+import { brokerAlone } from './broker-alone.ts'
 import { channels } from './channels.ts'
 import { configuration } from './config.ts'
 import { database } from './database.ts'
@@ -12,6 +13,7 @@ import { sessions } from './sessions.ts'
 export const mutants: readonly Mutant[] = [
   ...access,
   ...broker,
+  ...brokerAlone,
   ...channels,
   ...configuration,
   ...database,

@@ -49,6 +49,8 @@ export interface ListenerOptions {
   readonly notified: (channel: string, notification: string) => void
 }
 
+type Answer = ReturnType<Listener['listen']>
+
 /** Milliseconds for LISTEN on the first channel, and for each further thousand. */
 const LISTEN_LIMIT = 10_000
 
@@ -56,7 +58,7 @@ const LISTEN_LIMIT = 10_000
 export async function openListener({ database, checkChannel, log, checked, notified }: ListenerOptions): Promise<Listener> {
   const session = await database.connectListening(checkChannel, checked)
   /** The channels that this session listens to, or soon does. */
-  const standing = new Map<string, Promise<Refusal | undefined>>()
+  const standing = new Map<string, Answer>()
   let isOpen = true
   let answeredAt = Number.NEGATIVE_INFINITY
   const answered = <T>(value: T): T => {
@@ -67,13 +69,15 @@ export async function openListener({ database, checkChannel, log, checked, notif
     isOpen = false
   })
 
-  async function listenTo(channel: string): Promise<Refusal | undefined> {
+  async function listenTo(channel: string, listening: () => Answer): Answer {
     try {
       answered(await session.listen([channel], notified))
       return undefined
     } catch (error) {
       const fault = asDatabaseError(error)
       if (!isOpen || !fault.answered) return undefined
+      // Given up meanwhile: whoever wants the channel now waits for an answer of their own.
+      if (standing.get(channel) !== listening()) return undefined
       log.error('cannot listen to a channel', { channel, reason: fault.message })
       standing.delete(channel)
       return refuse('CHANNEL_NOT_LISTENED')
@@ -104,7 +108,7 @@ export async function openListener({ database, checkChannel, log, checked, notif
       }
     },
     listen(channel) {
-      const listening = standing.get(channel) ?? listenTo(channel)
+      const listening: Answer = standing.get(channel) ?? listenTo(channel, () => listening)
       standing.set(channel, listening)
       return listening
     },
