@@ -199,8 +199,8 @@ export async function createServer({ config, runtime, log, version, usage, lost,
 
   /** Accepted messages go first, then the clients, who may be sending all the while, then what they sent last. */
   async function drain(): Promise<number> {
-    const end = Date.now() + config.shutdownTimeout
-    const left = (): number => Math.max(0, end - Date.now())
+    const end = performance.now() + config.shutdownTimeout
+    const left = (): number => Math.max(0, end - performance.now())
     log.info('draining', { clients: sessions.count })
     running.stopAccepting()
     notifier.release()
