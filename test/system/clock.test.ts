@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, payloadOf } from '../support/client.ts'
 import { start } from '../support/program.ts'
+import { startProxy } from '../support/proxy.ts'
 import { database, unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
 
@@ -76,3 +77,23 @@ test('a clock set forward by an hour closes within 2 s whose exp it has passed, 
   expect(staying.waiting).toBe(0)
   expect(await program.stop()).toBe(0)
 })
+
+test.each([-HOUR, HOUR])(
+  'a clock set by %i s while the server drains lengthens or shortens no PGWS_SHUTDOWN_TIMEOUT',
+  async (seconds) => {
+    const { port } = database()
+    using proxy = await startProxy(port)
+    const uri = database().uri.replace(String(port), String(proxy.port))
+    const { program, step } = await startUnderClock({ PGWS_DB_URI: uri, PGWS_SHUTDOWN_TIMEOUT: '2000' })
+    const client = await connect(`${program.origin}/chat/${await token({ mode: 'w' })}`)
+    proxy.swallow()
+    client.send('waits')
+    const began = performance.now()
+    program.signal('SIGTERM')
+    await program.logged(/draining/)
+    step(seconds)
+    expect(await program.exited).toBe(1)
+    expect(performance.now() - began).toBeGreaterThan(1900)
+    expect(performance.now() - began).toBeLessThan(4000)
+  },
+)

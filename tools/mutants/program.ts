@@ -114,6 +114,14 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
+    find: 'end - performance.now()',
+    replace: 'end - performance.now() - (Date.now() - performance.timeOrigin - performance.now())',
+    promise: 'A clock that is set while the server drains changes nothing about PGWS_SHUTDOWN_TIMEOUT',
+    test: 'test/system/clock.test.ts',
+    title: 'while the server drains',
+  },
+  {
+    ...server,
     find: 'await within(left(), broker.flush())',
     replace: '',
     promise: 'On SIGTERM everything accepted is in the database',
