@@ -3,11 +3,11 @@
 import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
-import { type ClosureCode, type Refusal, refusals } from '../refusal.ts'
-import { within } from '../waiting.ts'
+import type { Refusal } from '../refusal.ts'
 import type { Broker } from './broker.ts'
 import type { Client, Protocol } from './client.ts'
 import { createClientLog, createId, type Identity } from './client-log.ts'
+import { closing, createEndings, type Ending } from './ending.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
@@ -16,15 +16,13 @@ import { createRateLimit, type Rate } from './rate.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
 /** A connected client: what is kept of it. */
-export interface Session extends Identity, Lively, Rate, Publishing {
+export interface Session extends Identity, Lively, Rate, Publishing, Ending {
   readonly grant: Grant
   readonly protocol: Protocol
   /** Nobody until the session opens. */
   client: Client
   /** Milliseconds of the monotonic clock. */
   openedAt: number
-  /** Why the server closed it. */
-  closure: ClosureCode | undefined
   /** Whether it was said that it sends and may not. */
   isIgnored: boolean
 }
@@ -98,7 +96,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   const log = createClientLog(options.log, options.logClaim)
   const sessions = new Set<Session>()
   let created = 0
-  let allGone = (): void => undefined
+  const { close, drop, closeAll, gone } = createEndings(sessions, log)
   const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
   const liveness = createLiveness<Session>({
     sessions,
@@ -110,9 +108,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   const publish = createPublisher<Session>({
     broker: options.broker,
     forwardClaims: options.forwardClaims,
-    refused(session) {
-      if (session.closure === undefined) close(session, 'REFUSED_BY_DATABASE')
-    },
+    refused: (session) => close(session, 'REFUSED_BY_DATABASE'),
   })
   const handedOn = createSlowReaders<Session>({
     readers: sessions,
@@ -122,20 +118,6 @@ export function createSessions(options: SessionsOptions): Sessions {
       drop(session, 'READS_TOO_SLOWLY')
     },
   })
-
-  function close(session: Session, closure: ClosureCode): void {
-    const end = closing(closure)
-    session.closure = closure
-    log.closing(session, end)
-    session.client.end(end.code, end.reason)
-  }
-
-  /** Ends a client without a word. Some runtimes say that it closed only later. */
-  function drop(session: Session, closure: ClosureCode): void {
-    sessions.delete(session)
-    log.dropping(session, refusals[closure].reason)
-    session.client.drop()
-  }
 
   /** Counts a frame of a client. @returns whether it may be taken. */
   function takes(session: Session): boolean {
@@ -218,7 +200,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const end = { ...said, seconds: (clock.monotonic() - session.openedAt) / 1000 }
       log.closed(session, end)
       meta.closed(session, end)
-      if (sessions.size === 0) allGone()
+      gone(session)
     },
     handedOn,
     missed(from, to) {
@@ -239,14 +221,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     lost(channel) {
       for (const session of sessions) if (readable(session).includes(channel)) close(session, 'CHANNEL_LOST')
     },
-    closeAll(patience) {
-      if (sessions.size === 0) return Promise.resolve()
-      const gone = new Promise<void>((resolve) => {
-        allGone = resolve
-      })
-      for (const session of sessions) if (session.closure === undefined) close(session, 'SHUTDOWN')
-      return within(patience, gone)
-    },
+    closeAll,
   }
 }
 
@@ -278,9 +253,6 @@ const createSession = (grant: Grant, protocol: Protocol, address: string): Sessi
   second: 0,
   inSecond: 0,
 })
-
-/** The close frame of an end that this server decides. */
-const closing = (closure: ClosureCode) => ({ code: refusals[closure].close, reason: refusals[closure].reason })
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 

@@ -83,8 +83,9 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: 'Math.max(checkInterval / 2',
-    replace: 'Math.max(checkInterval * 2',
+    file: 'lib/broker/postgres/check.ts',
+    find: 'Math.max(interval / 2',
+    replace: 'Math.max(interval * 2',
     promise: 'A half-open connection is found within the interval',
     title: 'a half-open session is found',
   },

@@ -237,8 +237,9 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
-    find: "if (session.closure === undefined) close(session, 'SHUTDOWN')",
-    replace: 'session.client.drop()',
+    file: 'lib/channels/ending.ts',
+    find: "for (const session of sessions) close(session, 'SHUTDOWN')",
+    replace: 'for (const session of sessions) session.client.drop()',
     promise: 'On SIGTERM every client sees 1001',
     test: 'test/contract/drain.test.ts',
     title: 'on SIGTERM 3,000 accepted messages',

@@ -12,11 +12,11 @@ import { asDatabaseError, type Database } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { createBackoff } from '../../waiting.ts'
+import { createCheck } from './check.ts'
 import { createDelivery } from './delivery.ts'
 import { createFollowedChannels } from './followed-channels.ts'
 import { type Listener, openListener } from './listener.ts'
 import { createNotifier } from './notifier.ts'
-import { createRoundTrip, type Finding } from './round-trip.ts'
 
 export interface PostgresOptions {
   readonly database: Database
@@ -36,24 +36,14 @@ export interface PostgresOptions {
 
 type State = 'starting' | 'listening' | 'away' | 'draining' | 'stopped'
 
-/** Milliseconds between checks where no interval is set. */
-const CHECK_EVERY = 10_000
-
-/** The shortest time given to a check, in milliseconds: below it, the program's own pauses would look like faults. */
-const SHORTEST_CHECK = 50
-
-/** The most milliseconds for the check that ends the making of a session. */
-const FIRST_CHECK = 5000
-
 /** The longest wait between two attempts at the start, in milliseconds. */
 const START_WAIT_LONGEST = 32_000
 
 export function createPostgresBroker(options: PostgresOptions): Broker {
   const { database, channel, checkInterval, log, metrics } = options
-  const period = checkInterval > 0 ? Math.max(checkInterval / 2, SHORTEST_CHECK) : CHECK_EVERY
   const notifier = createNotifier({ database, channel, log, metrics })
-  const roundTrip = createRoundTrip(notifier, log)
   const delivery = createDelivery(channel, log, metrics)
+  const check = createCheck({ interval: checkInterval, notifier, delivery, log, metrics })
   const followed = createFollowedChannels({
     isDirect: (name) => name !== channel && options.isDirect(name),
     most: options.maxChannels,
@@ -63,15 +53,12 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   let state: State = 'starting'
   /** The LISTEN session, from when its LISTENs are begun. */
   let listener: Listener | undefined
-  let isProven = false
-  let timer: ReturnType<typeof setTimeout> | undefined
 
   const is = (wanted: State): boolean => state === wanted
 
   function enter(next: State): void {
     state = next
-    clearTimeout(timer)
-    if (next === 'listening') timer = setTimeout(() => void check(), period)
+    if (next === 'listening' && listener) check.watch(listener, lose)
     if (next === 'listening' || next === 'draining') notifier.resume()
     if (next === 'away') notifier.pause()
     if (next === 'away' || next === 'stopped') drop()
@@ -79,7 +66,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   }
 
   function drop(): void {
-    isProven = false
+    check.stop()
     listener?.close()
     listener = undefined
   }
@@ -88,12 +75,9 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   async function listen(): Promise<void> {
     const opened = await openListener({
       database,
-      checkChannel: roundTrip.channel,
+      checkChannel: check.channel,
       log,
-      checked: (payload) => {
-        delivery.arrived()
-        roundTrip.arrived(payload)
-      },
+      checked: check.arrived,
       notified: delivery.notified,
     })
     if (is('stopped')) return opened.close()
@@ -103,9 +87,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
         followed.remove(name)
         delivery.channelLost(name)
       }
-      const found = await examine(opened, Math.min(FIRST_CHECK, Math.max(period, FIRST_CHECK / 10)))
-      if (typeof found === 'object') throw new Error(found.fault)
-      if (found === 'unproven') throw new Error('no notification could be sent to prove that LISTEN works')
+      await check.prove(opened)
     } catch (error) {
       drop()
       throw error
@@ -115,32 +97,12 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     const { place, version, encrypted } = opened.server
     log.info('listening', { channel, server: place, version, tls: encrypted })
     void opened.closed.then(() => {
-      if (listener === opened && is('listening')) lose('the connection to the database closed')
+      if (listener === opened) lose('the connection to the database closed')
     })
   }
 
-  /** Sends a notification round, and acts on what that finds of the sending session. */
-  async function examine(examined: Listener, limit: number): Promise<Finding['listening']> {
-    const setOutAt = Date.now()
-    const { listening, sending } = await roundTrip.run(examined, limit, () => delivery.heardAt)
-    if (listener !== examined) return 'unproven'
-    if (sending === 'lost') notifier.reconnect()
-    isProven = listening === 'proven'
-    if (isProven) delivery.proven(setOutAt)
-    return listening
-  }
-
-  async function check(): Promise<void> {
-    const checked = listener
-    if (!checked) return
-    const started = performance.now()
-    const found = await examine(checked, period)
-    if (listener !== checked || !is('listening')) return
-    if (typeof found === 'object') return lose(found.fault)
-    timer = setTimeout(() => void check(), Math.max(0, started + period - performance.now()))
-  }
-
   function lose(cause: string): void {
+    if (!is('listening')) return
     const from = delivery.lost()
     log.error('listener lost', { cause })
     enter('away')
@@ -175,19 +137,12 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     return wait
   }
 
-  metrics.gauge('pgws_listener_up', 'Whether the last check of LISTEN succeeded.', () => Number(isProven))
-  metrics.gauge(
-    'pgws_notification_queue_usage',
-    "Part of PostgreSQL's notification queue in use, from 0 to 1.",
-    () => roundTrip.queueUsage,
-  )
-
   return {
     publish: notifier.send,
     follow: followed.follow,
     unfollow: followed.unfollow,
     get isReady() {
-      return isProven
+      return check.isProven
     },
     async start(receiver) {
       delivery.start(receiver)

@@ -1,0 +1,61 @@
+/** Owns how this server ends clients, one or all, and what their close frames say. */
+
+import { type ClosureCode, refusals } from '../refusal.ts'
+import { within } from '../waiting.ts'
+import type { Client } from './client.ts'
+import type { ClientLog, End, Identity } from './client-log.ts'
+
+/** What is kept of it with a client. */
+export interface Ending extends Identity {
+  readonly client: Pick<Client, 'end' | 'drop'>
+  /** Why the server closed it. */
+  closure: ClosureCode | undefined
+}
+
+export interface Endings<E> {
+  /** Ends a client behind all that waits for it. One that is being closed stays so. */
+  close(session: E, closure: ClosureCode): void
+  /** Ends a client at once, without a word. Some runtimes say that it closed only later. */
+  drop(session: E, closure: ClosureCode): void
+  /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
+  closeAll(patience: number): Promise<void>
+  /** A client is gone. */
+  gone(session: E): void
+}
+
+/** @param sessions the open ones. */
+export function createEndings<E extends Ending>(sessions: Set<E>, log: ClientLog): Endings<E> {
+  let allGone = (): void => undefined
+
+  function close(session: E, closure: ClosureCode): void {
+    if (session.closure !== undefined) return
+    const end = closing(closure)
+    session.closure = closure
+    log.closing(session, end)
+    session.client.end(end.code, end.reason)
+  }
+
+  return {
+    close,
+    drop(session, closure) {
+      sessions.delete(session)
+      log.dropping(session, refusals[closure].reason)
+      session.client.drop()
+    },
+    closeAll(patience) {
+      if (sessions.size === 0) return Promise.resolve()
+      const gone = new Promise<void>((resolve) => {
+        allGone = resolve
+      })
+      for (const session of sessions) close(session, 'SHUTDOWN')
+      return within(patience, gone)
+    },
+    gone(session) {
+      sessions.delete(session)
+      if (sessions.size === 0) allGone()
+    },
+  }
+}
+
+/** The close frame of an end that this server decides. */
+export const closing = (closure: ClosureCode): End => ({ code: refusals[closure].close, reason: refusals[closure].reason })
