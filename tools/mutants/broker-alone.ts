@@ -3,6 +3,7 @@ import type { Mutant } from './mutant.ts'
 
 const folder = 'lib/broker/postgres'
 const sessions = { file: `${folder}/broker.ts`, test: 'test/unit/broker.test.ts' }
+const followed = { file: `${folder}/followed-channels.ts`, test: 'test/unit/broker.test.ts' }
 const listener = { file: `${folder}/listener.ts`, test: 'test/unit/listener.test.ts' }
 const missed = { file: `${folder}/missed.ts`, test: 'test/unit/missed.test.ts' }
 const notifier = { file: `${folder}/notifier.ts`, test: 'test/unit/notifier.test.ts' }
@@ -73,15 +74,15 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
-    find: 'if (questions.length > 0) await askAll()\n      postAll()',
-    replace: 'postAll()\n      if (questions.length > 0) await askAll()',
+    find: 'if (questions.length > 0) await questions.askAll(session.connected, answered)\n      postAll()',
+    replace: 'postAll()\n      if (questions.length > 0) await questions.askAll(session.connected, answered)',
     promise: 'Questions go ahead of the queue',
     title: 'a question goes ahead',
   },
   {
     ...notifier,
-    find: 'questions.push({ statement, parameters, answered, failed })\n        backoff.cut()',
-    replace: 'questions.push({ statement, parameters, answered, failed })',
+    find: 'backoff.cut()\n      wake()',
+    replace: 'wake()',
     promise: 'A check does not wait for the next attempt to send',
   },
   {
@@ -298,50 +299,50 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: "if (listener !== checked || !is('listening')) return\n    if (sending === 'lost') notifier.reconnect()",
-    replace: "if (listener !== checked || !is('listening')) return",
+    find: "if (sending === 'lost') notifier.reconnect()",
+    replace: '',
     promise: 'A sending session that is lost is made anew',
   },
   {
     ...sessions,
-    find: "if (listening === 'unproven') throw",
-    replace: "if (listening === 'proven' && !opened) throw",
+    find: "if (found === 'unproven') throw",
+    replace: "if (found === 'proven' && !opened) throw",
     promise: 'No session of LISTEN is taken for proven without a notification',
   },
   {
     ...sessions,
-    find: 'missed.proven(setOutAt)\n    if',
-    replace: 'missed.proven(Date.now())\n    if',
+    find: 'delivery.proven(setOutAt)',
+    replace: 'delivery.proven(Date.now())',
     promise: 'A gap begins where the last check that came back set out',
   },
   {
     ...sessions,
-    find: "if (is('stopped')) return\n        missed.lost()",
+    find: "if (is('stopped')) return\n        delivery.lost()",
     replace: "if (is('stopped')) return",
     promise: 'An attempt that stood for a moment leaves no gap untold',
   },
   {
-    ...sessions,
-    find: 'if (refusal) followed.delete(name)',
+    ...followed,
+    find: 'if (refusal) followed.delete(channel)',
     replace: '',
     promise: 'A channel that PostgreSQL refuses takes no place',
   },
   {
-    ...sessions,
+    ...followed,
     find: 'Buffer.byteLength(name) <= CHANNEL_BYTES',
     replace: 'name.length <= CHANNEL_BYTES',
     promise: 'No name that PostgreSQL would cut is listened to',
   },
   {
-    ...sessions,
+    ...followed,
     find: '!name.startsWith(CHECK_PREFIX)',
     replace: 'name !== CHECK_PREFIX',
     promise: "No client hears a server's checks",
   },
   {
     ...sessions,
-    find: 'followed.delete(name)\n    receiver',
-    replace: 'receiver',
+    find: 'followed.remove(name)\n',
+    replace: '',
     promise: 'A channel that was lost is not listened to again for nobody',
   },
 ]
