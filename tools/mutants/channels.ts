@@ -66,7 +66,7 @@ export const channels: readonly Mutant[] = [
   {
     ...hub,
     find: 'if (refusal === undefined) readers.following',
-    replace: 'readers.listening',
+    replace: 'readers.following',
     promise: 'A client is subscribed before its upgrade is answered: one that joins a refused channel is refused',
     title: 'is refused to all who join',
   },
