@@ -87,6 +87,12 @@ export type RefusalCode = CodesWith<'status'>
 /** What ends a connection. */
 export type ClosureCode = CodesWith<'close'>
 
+/** The close frame of an end that this server decides. */
+export const closing = (closure: ClosureCode): { readonly code: number; readonly reason: string } => ({
+  code: refusals[closure].close,
+  reason: refusals[closure].reason,
+})
+
 /** A request or token that is turned away. Carried as a value, for the callers decide what it means. */
 export interface Refusal {
   readonly refused: RefusalCode

@@ -34,8 +34,12 @@ export type Outcome = 'committed' | { readonly code: string; readonly reason: st
 
 /** Who takes what a broker delivers. */
 export interface Receiver {
-  /** All that came in one read comes within one tick. */
-  message(channel: string, text: string): void
+  /**
+   * All that came in one read comes within one tick.
+   *
+   * @param position where the message stands in the history of channels; undefined where that is not kept.
+   */
+  message(channel: string, text: string, position?: string): void
   /**
    * Messages between two times, in milliseconds of UNIX time, may have been missed. It comes ahead of the first message behind them, so
    * that no reader gets that one and leaves before it is told.

@@ -1,4 +1,5 @@
 /** Owns the port to whom messages go. Types only: a door makes clients, each a kind in one file of `lib/doors`. */
+import type { ClosureCode } from '../refusal.ts'
 
 /** Somebody whom text can be written to and who can be ended. */
 export interface Client {
@@ -8,18 +9,23 @@ export interface Client {
   write(text: string): void
   /** From now on it gets what its form publishes on the channel. */
   join(channel: string): void
+  leave(channel: string): void
   /** Asks whether it is still there. @returns whether an answer is to be expected. */
   ping(): boolean
-  /** Ends it behind all that waits, and says why. @param code a WebSocket close code (RFC 6455 section 7.4). */
-  end(code: number, reason: string): void
+  /** Ends it behind all that waits, and says why. */
+  end(closure: ClosureCode): void
   /** Ends it at once, without a word. */
   drop(): void
 }
 
 /** How messages read to some clients. A message is rendered once a form and published once, however many read it. */
 export interface Form {
-  /** The text of a message of a channel, as these clients get it. */
-  render(channel: string, text: string): string
+  /**
+   * A message of a channel, as these clients get it.
+   *
+   * @param position where it stands in the history of channels; undefined where that is not kept.
+   */
+  render(channel: string, text: string, position: string | undefined): string
   /** Hands a rendered text to every client of this form that joined the channel. */
   publish(channel: string, rendered: string): void
 }

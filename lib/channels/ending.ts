@@ -1,9 +1,9 @@
 /** Owns how this server ends clients, one or all, and what their close frames say. */
 
-import { type ClosureCode, refusals } from '../refusal.ts'
+import { type ClosureCode, closing, refusals } from '../refusal.ts'
 import { within } from '../waiting.ts'
 import type { Client } from './client.ts'
-import type { ClientLog, End, Identity } from './client-log.ts'
+import type { ClientLog, Identity } from './client-log.ts'
 
 /** What is kept of it with a client. */
 export interface Ending extends Identity {
@@ -29,10 +29,9 @@ export function createEndings<E extends Ending>(sessions: Set<E>, log: ClientLog
 
   function close(session: E, closure: ClosureCode): void {
     if (session.closure !== undefined) return
-    const end = closing(closure)
     session.closure = closure
-    log.closing(session, end)
-    session.client.end(end.code, end.reason)
+    log.closing(session, closing(closure))
+    session.client.end(closure)
   }
 
   return {
@@ -56,6 +55,3 @@ export function createEndings<E extends Ending>(sessions: Set<E>, log: ClientLog
     },
   }
 }
-
-/** The close frame of an end that this server decides. */
-export const closing = (closure: ClosureCode): End => ({ code: refusals[closure].close, reason: refusals[closure].reason })

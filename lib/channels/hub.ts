@@ -14,7 +14,7 @@ export interface Hub {
   join(channel: string, form: Form): Promise<Refusal | undefined> | undefined
   leave(channel: string, form: Form): void
   /** Hands a message to all readers of its channel. */
-  deliver(channel: string, text: string): void
+  deliver(channel: string, text: string, position?: string): void
 }
 
 export interface HubOptions {
@@ -77,7 +77,7 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       channels.delete(channel)
       broker.unfollow(channel)
     },
-    deliver(channel, text) {
+    deliver(channel, text, position) {
       if (read.notifications++ === 0) {
         read.at = performance.now()
         queueMicrotask(record)
@@ -85,7 +85,7 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       const readers = channels.get(channel)
       if (!readers) return
       for (const { form, count } of readers.forms) {
-        const rendered = form.render(channel, text)
+        const rendered = form.render(channel, text, position)
         form.publish(channel, rendered)
         const bytes = Buffer.byteLength(rendered)
         read.deliveries += count

@@ -3,11 +3,11 @@
 import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
-import type { Refusal } from '../refusal.ts'
+import { closing, type Refusal } from '../refusal.ts'
 import type { Broker } from './broker.ts'
 import type { Client, Protocol } from './client.ts'
 import { createClientLog, createId, type Identity } from './client-log.ts'
-import { closing, createEndings, type Ending } from './ending.ts'
+import { createEndings, type Ending } from './ending.ts'
 import type { MetaEvents } from './events.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
@@ -231,6 +231,7 @@ const nobody: Client = {
   waiting: () => 0,
   write: () => undefined,
   join: () => undefined,
+  leave: () => undefined,
   ping: () => false,
   end: () => undefined,
   drop: () => undefined,

@@ -2,6 +2,7 @@
 
 import type { Client, Form, Protocol } from '../channels/client.ts'
 import type { Session, Sessions } from '../channels/session.ts'
+import { type ClosureCode, closing } from '../refusal.ts'
 import type { Handlers, RunningServer, Socket } from '../runtime/contract.ts'
 
 /** What is spoken, by the name of the subprotocol; `plain` to who offers none that is known. */
@@ -46,12 +47,17 @@ class WebSocketClient implements Client {
     this.socket.subscribe(channel)
   }
 
+  leave(channel: string): void {
+    this.socket.unsubscribe(channel)
+  }
+
   ping(): boolean {
     this.socket.ping()
     return true
   }
 
-  end(code: number, reason: string): void {
+  end(closure: ClosureCode): void {
+    const { code, reason } = closing(closure)
     this.socket.close(code, reason)
   }
 

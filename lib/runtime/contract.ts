@@ -7,6 +7,7 @@ export interface Socket<D> {
   send(text: string): void
   /** From now on this socket gets what is published to the topic. */
   subscribe(topic: string): void
+  unsubscribe(topic: string): void
   /** Sends a ping (RFC 6455 section 5.5.2). */
   ping(): void
   /** Bytes that wait for this socket in the program. */

@@ -137,14 +137,22 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
 
   /** A socket of the contract. */
   function wrap(socket: WebSocket, data: D): Socket<D> {
-    const subscribed: string[] = []
+    const subscribed = new Set<string>()
+    const leave = (topic: string): void => {
+      const readers = topics.get(topic)
+      if (readers?.delete(wrapped) && readers.size === 0) topics.delete(topic)
+    }
     const wrapped: Socket<D> = {
       data,
       send: (text) => socket.send(text),
       subscribe(topic) {
         const readers = topics.get(topic) ?? new Set()
         topics.set(topic, readers.add(wrapped))
-        subscribed.push(topic)
+        subscribed.add(topic)
+      },
+      unsubscribe(topic) {
+        leave(topic)
+        subscribed.delete(topic)
       },
       ping: () => socket.ping(),
       getBufferedAmount: () => socket.bufferedAmount,
@@ -160,10 +168,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     socket.on('ping', () => handlers.ping(wrapped))
     socket.on('pong', () => handlers.pong(wrapped))
     socket.on('close', (code, reason) => {
-      for (const topic of subscribed) {
-        const readers = topics.get(topic)
-        if (readers?.delete(wrapped) && readers.size === 0) topics.delete(topic)
-      }
+      for (const topic of subscribed) leave(topic)
       handlers.close(wrapped, fault ?? code, reason.toString())
     })
     return wrapped

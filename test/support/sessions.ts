@@ -3,6 +3,7 @@ import type { Grant } from '../../lib/access/grant.ts'
 import type { Client, Protocol } from '../../lib/channels/client.ts'
 import { createSessions, type Session, type Sessions, type SessionsOptions } from '../../lib/channels/session.ts'
 import { createMetrics } from '../../lib/metrics.ts'
+import { closing } from '../../lib/refusal.ts'
 
 const nothing = (): undefined => undefined
 
@@ -69,7 +70,8 @@ export function openFake(sessions: Sessions, given: Partial<Grant> = {}, protoco
     },
     join: (channel) => client.joined.push(channel),
     ping: () => true,
-    end: (code) => client.codes.push(code),
+    leave: (channel) => client.joined.splice(client.joined.indexOf(channel), 1),
+    end: (closure) => client.codes.push(closing(closure).code),
     drop() {
       client.codes.push(1006)
       sessions.closed(session, 1006, '')
