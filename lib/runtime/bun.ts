@@ -33,7 +33,10 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     if (!closed) return
     current = undefined
     earlier.add(closed)
-    void closed.stop(false).then(() => earlier.delete(closed))
+    // Bun counts a connection as gone once it has taken the close frame. Who forgets the server then may cut off what still waits.
+    void closed.stop(false).then(() => {
+      if (isAccepting) earlier.delete(closed)
+    })
   }
 
   async function open(): Promise<void> {
