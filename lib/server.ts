@@ -96,6 +96,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const sessions = createSessions({
     hub,
     broker,
+    isKept: () => false,
     meta,
     metrics,
     log,

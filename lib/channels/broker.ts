@@ -19,6 +19,8 @@ export interface Broker {
    */
   follow(channel: string): Promise<Refusal | undefined> | undefined
   unfollow(channel: string): void
+  /** Undefined where none is kept. */
+  readonly history: History | undefined
   /** Whether messages arrive and go out, as far as the last check knows. */
   readonly isReady: boolean
   /** @returns once messages arrive. @throws what the last attempt to reach the engine met. */
@@ -27,6 +29,35 @@ export interface Broker {
   flush(): Promise<void>
   /** Ends everything. @returns how many accepted messages were not settled. */
   stop(): number
+}
+
+/** What was published on channels that keep it, in one order for all readers. A number rises by that order, with gaps. */
+export interface History {
+  /** The number of the newest message that was handed to the receiver. */
+  readonly head: number
+  /** Every message from this number on is there. */
+  readonly kept: number
+  /**
+   * The next messages of some channels behind a number: at once where they are at hand.
+   *
+   * @returns `lost` where they are not all there any more. Rejected where the engine cannot be asked.
+   */
+  after(channels: readonly string[], number: number): Page | Promise<Page | 'lost'>
+  /** The number behind which the last so many messages of some channels lie, counted over all of them. */
+  last(channels: readonly string[], count: number): number | Promise<number>
+  /** The number of a position. `lost` is one of another history than this. */
+  find(position: string): number | 'malformed' | 'lost' | Promise<number | 'malformed' | 'lost'>
+  /** A number as readers know it: the same on every server. */
+  position(number: number): string
+}
+
+/** A piece of history. */
+export interface Page {
+  readonly entries: readonly { readonly number: number; readonly channel: string; readonly text: string }[]
+  /** All messages of the channels up to this number are in this page or ahead of it. */
+  readonly upTo: number
+  /** Nothing is behind it as long as this tick lasts: who reads live from this tick on misses nothing, and gets nothing twice. */
+  readonly isEnd: boolean
 }
 
 /** What became of a message: it is committed, or why it was refused. */
@@ -41,10 +72,10 @@ export interface Receiver {
    */
   message(channel: string, text: string, position?: string): void
   /**
-   * Messages between two times, in milliseconds of UNIX time, may have been missed. It comes ahead of the first message behind them, so
+   * Messages between two times, in milliseconds of UNIX time, may have been missed; without the first, of any time before. It comes ahead of the first message behind them, so
    * that no reader gets that one and leaves before it is told.
    */
-  missed(from: number, to: number): void
+  missed(from: number | undefined, to: number): void
   /** The engine does not deliver a followed channel any more. Its readers are to go. */
   lost(channel: string): void
   /** Messages arrive again, after an outage between two times in milliseconds of UNIX time. */

@@ -42,6 +42,7 @@ export interface Protocol {
 export interface ServerEvent {
   readonly event: 'MessagesMissed'
   readonly channel: string
-  readonly from: number
+  /** Null where it is not known. */
+  readonly from: number | null
   readonly to: number
 }

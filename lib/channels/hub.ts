@@ -13,8 +13,16 @@ export interface Hub {
    */
   join(channel: string, form: Form): Promise<Refusal | undefined> | undefined
   leave(channel: string, form: Form): void
+  /** Beside its place among the readers: one that resumes gets what is in no history by itself. */
+  readAlone(channel: string, reader: AloneReader): void
+  readTogether(channel: string, reader: AloneReader): void
   /** Hands a message to all readers of its channel. */
   deliver(channel: string, text: string, position?: string): void
+}
+
+export interface AloneReader {
+  readonly form: Form
+  write(text: string): void
 }
 
 export interface HubOptions {
@@ -27,6 +35,8 @@ export interface HubOptions {
 interface Readers {
   /** How many read each form. */
   readonly forms: FormReaders[]
+  /** Those that resume; most channels never have one. */
+  alone: Set<AloneReader> | undefined
   /** Settled when the broker follows the channel, or with the refusal for as long as there is an entry. Undefined where it does, or need not. */
   following: Promise<Refusal | undefined> | undefined
 }
@@ -58,7 +68,7 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
         else known.forms.push({ form, count: 1 })
         return known.following
       }
-      const readers: Readers = { forms: [{ form, count: 1 }], following: undefined }
+      const readers: Readers = { forms: [{ form, count: 1 }], alone: undefined, following: undefined }
       channels.set(channel, readers)
       readers.following = broker.follow(channel)?.then((refusal) => {
         // Who was refused may still wait for another channel, and who joins meanwhile must not be taken for a reader of this one.
@@ -77,6 +87,13 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       channels.delete(channel)
       broker.unfollow(channel)
     },
+    readAlone(channel, reader) {
+      const readers = channels.get(channel)
+      if (!readers) return
+      readers.alone ??= new Set()
+      readers.alone.add(reader)
+    },
+    readTogether: (channel, reader) => void channels.get(channel)?.alone?.delete(reader),
     deliver(channel, text, position) {
       if (read.notifications++ === 0) {
         read.at = performance.now()
@@ -92,6 +109,8 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
         read.bytes += count * bytes
         handedOn(bytes, count)
       }
+      if (readers.alone && position === undefined)
+        for (const reader of readers.alone) reader.write(reader.form.render(channel, text, undefined))
     },
   }
 }

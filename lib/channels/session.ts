@@ -13,14 +13,16 @@ import type { Hub } from './hub.ts'
 import { type Clock, createLiveness, type Lively } from './liveness.ts'
 import { createPublisher, type Publishing } from './publisher.ts'
 import { createRateLimit, type Rate } from './rate.ts'
+import { type Beginning, createReadings, type Reading } from './reading.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
 /** A connected client: what is kept of it. */
-export interface Session extends Identity, Lively, Rate, Publishing, Ending {
+export interface Session extends Identity, Lively, Rate, Publishing, Ending, Reading {
   readonly grant: Grant
   readonly protocol: Protocol
   /** Nobody until the session opens. */
   client: Client
+  readonly beginning: Beginning
   /** Milliseconds of the monotonic clock. */
   openedAt: number
   /** Whether it was said that it sends and may not. */
@@ -36,12 +38,14 @@ export interface Sessions {
    * Makes a session, which counts from now on, until it is closed or discarded.
    *
    * @param address where the client comes from.
+   * @param beginning where a reader begins.
    * @returns the session, and a promise where its channels do not stand yet: a refusal for each that cannot.
    */
   create(
     grant: Grant,
     protocol: Protocol,
     address: string,
+    beginning?: Beginning,
   ): { readonly session: Session; readonly ready: Promise<readonly (Refusal | undefined)[]> | undefined }
   /** Undoes `create` where the client did not come to be. */
   discard(session: Session): void
@@ -60,7 +64,7 @@ export interface Sessions {
    * Tells every reader that can be told what it may have missed between two times, in milliseconds of UNIX time, and where others are
    * not to go on without a word, closes them.
    */
-  missed(from: number, to: number): void
+  missed(from: number | undefined, to: number): void
   /** Closes the readers of a channel that the broker does not deliver any more. */
   lost(channel: string): void
   /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
@@ -69,7 +73,9 @@ export interface Sessions {
 
 export interface SessionsOptions {
   readonly hub: Hub
-  readonly broker: Pick<Broker, 'publish'>
+  readonly broker: Pick<Broker, 'publish' | 'history'>
+  /** Whether a channel's messages are kept, so that an outage of the broker misses none. */
+  readonly isKept: (channel: string) => boolean
   readonly meta: MetaEvents
   readonly metrics: Metrics
   readonly log: Log
@@ -119,6 +125,16 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
   })
 
+  const readings = createReadings<Session>({
+    hub,
+    history: options.broker.history,
+    room: options.sendBufferBytes / 4,
+    closeAfterOutage: options.closeAfterOutage,
+    isOpen: (session) => sessions.has(session) && session.closure === undefined,
+    close,
+    handedOn,
+  })
+
   /** Counts a frame of a client. @returns whether it may be taken. */
   function takes(session: Session): boolean {
     if (session.closure !== undefined) return false
@@ -136,7 +152,7 @@ export function createSessions(options: SessionsOptions): Sessions {
 
   function leave(session: Session): void {
     created--
-    for (const channel of readable(session)) hub.leave(channel, session.protocol.form)
+    readings.leave(session, readable(session))
   }
 
   return {
@@ -148,22 +164,17 @@ export function createSessions(options: SessionsOptions): Sessions {
       for (const { grant } of sessions) counts[grant.mode]++
       return counts
     },
-    create(grant, protocol, address) {
-      const session = createSession(grant, protocol, address)
+    create(grant, protocol, address, beginning) {
+      const session = createSession(grant, protocol, address, beginning)
       created++
-      const waits: Promise<Refusal | undefined>[] = []
-      for (const channel of readable(session)) {
-        const following = hub.join(channel, protocol.form)
-        if (following !== undefined) waits.push(following)
-      }
-      return { session, ready: waits.length === 0 ? undefined : Promise.all(waits) }
+      return { session, ready: readings.join(session, readable(session)) }
     },
     discard: leave,
     open(session, client) {
       session.client = client
       session.openedAt = clock.monotonic()
       sessions.add(session)
-      for (const channel of readable(session)) client.join(channel)
+      readings.begin(session, readable(session), session.beginning)
       metrics.opened.add(session.grant.mode)
       liveness.opened(session)
       log.opened(session)
@@ -205,17 +216,8 @@ export function createSessions(options: SessionsOptions): Sessions {
     handedOn,
     missed(from, to) {
       for (const session of sessions) {
-        const { grant, protocol, closure, client } = session
-        if (!grant.canRead || closure !== undefined) continue
-        if (!protocol.tell) {
-          if (options.closeAfterOutage) close(session, 'MESSAGES_MISSED')
-          continue
-        }
-        for (const channel of grant.channels) {
-          const text = protocol.tell({ event: 'MessagesMissed', channel, from: from / 1000, to: to / 1000 })
-          client.write(text)
-          handedOn(Buffer.byteLength(text), 1)
-        }
+        const channels = readable(session).filter((channel) => !options.isKept(channel))
+        if (channels.length > 0 && session.closure === undefined) readings.missed(session, channels, from, to)
       }
     },
     lost(channel) {
@@ -237,12 +239,14 @@ const nobody: Client = {
   drop: () => undefined,
 }
 
-const createSession = (grant: Grant, protocol: Protocol, address: string): Session => ({
+const createSession = (grant: Grant, protocol: Protocol, address: string, beginning: Beginning): Session => ({
   id: createId(),
   address,
   grant,
   protocol,
   client: nobody,
+  beginning,
+  resuming: undefined,
   frames: undefined,
   openedAt: 0,
   silentRounds: 0,

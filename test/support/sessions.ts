@@ -1,6 +1,7 @@
 /** Owns sessions for unit tests: the real ones, with doors, hub and broker of the test's own. */
 import type { Grant } from '../../lib/access/grant.ts'
 import type { Client, Protocol } from '../../lib/channels/client.ts'
+import type { Beginning } from '../../lib/channels/reading.ts'
 import { createSessions, type Session, type Sessions, type SessionsOptions } from '../../lib/channels/session.ts'
 import { createMetrics } from '../../lib/metrics.ts'
 import { closing } from '../../lib/refusal.ts'
@@ -15,8 +16,9 @@ export const protocols = {
 /** Sessions that nobody else has a part in. */
 export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
   createSessions({
-    hub: { join: nothing, leave: nothing, deliver: nothing },
-    broker: { publish: () => true },
+    hub: { join: nothing, leave: nothing, readAlone: nothing, readTogether: nothing, deliver: nothing },
+    broker: { publish: () => true, history: undefined },
+    isKept: () => false,
     meta: { opened: nothing, closed: nothing, restored: nothing },
     metrics: createMetrics(),
     log: { error: nothing, warning: nothing, info: nothing, debug: nothing },
@@ -41,8 +43,18 @@ export interface FakeClient extends Client {
   looks: number
 }
 
-/** A client that is open. */
-export function openFake(sessions: Sessions, given: Partial<Grant> = {}, protocol: Protocol = protocols.plain): FakeClient {
+/**
+ * A client that is open.
+ *
+ * @param joined is told of each channel that it joins, and how what is published there reaches it.
+ */
+export function openFake(
+  sessions: Sessions,
+  given: Partial<Grant> = {},
+  protocol: Protocol = protocols.plain,
+  beginning?: Beginning,
+  joined: (channel: string, write: (text: string) => void) => void = nothing,
+): FakeClient {
   const grant: Grant = {
     channels: ['a', 'b'],
     mode: 'rw',
@@ -52,7 +64,7 @@ export function openFake(sessions: Sessions, given: Partial<Grant> = {}, protoco
     expiresAt: Number.POSITIVE_INFINITY,
     ...given,
   }
-  const { session } = sessions.create(grant, protocol, '127.0.0.1')
+  const { session } = sessions.create(grant, protocol, '127.0.0.1', beginning)
   const client: FakeClient = {
     session,
     texts: [],
@@ -68,7 +80,10 @@ export function openFake(sessions: Sessions, given: Partial<Grant> = {}, protoco
       client.texts.push(text)
       if (client.codes.length === 0) client.waits += 4 + Buffer.byteLength(text)
     },
-    join: (channel) => client.joined.push(channel),
+    join(channel) {
+      client.joined.push(channel)
+      joined(channel, (text) => client.texts.push(text))
+    },
     ping: () => true,
     leave: (channel) => client.joined.splice(client.joined.indexOf(channel), 1),
     end: (closure) => client.codes.push(closing(closure).code),

@@ -12,6 +12,7 @@ function open(given: Partial<Grant>, hasRoom = true) {
   const settle: ((outcome: Outcome) => void)[] = []
   const sessions = createAlone({
     broker: {
+      history: undefined,
       publish: (messages, settled) => {
         if (hasRoom) sent.push(...messages)
         settle.push(settled)

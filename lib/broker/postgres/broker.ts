@@ -139,6 +139,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
 
   return {
     publish: notifier.send,
+    history: undefined,
     follow: followed.follow,
     unfollow: followed.unfollow,
     get isReady() {

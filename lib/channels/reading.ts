@@ -1,0 +1,123 @@
+/** Owns what sessions read: how they come to a channel, from its history where they resume, and how they learn what they missed. */
+
+import type { Grant } from '../access/grant.ts'
+import type { ClosureCode, Refusal } from '../refusal.ts'
+import type { Broker } from './broker.ts'
+import { createCatchUp } from './catch-up.ts'
+import type { Client, Protocol } from './client.ts'
+import type { AloneReader, Hub } from './hub.ts'
+
+/** What is kept of it with a client. */
+export interface Reading {
+  readonly grant: Grant
+  readonly protocol: Protocol
+  readonly client: Client
+  closure: ClosureCode | undefined
+  /** What it resumes at the moment; most clients never do. */
+  resuming: Set<Resumption> | undefined
+}
+
+interface Resumption {
+  readonly channels: readonly string[]
+  readonly reader: AloneReader
+}
+
+/** Where a reader begins: behind a number, or where history is gone; undefined is live. */
+export type Beginning = number | 'lost' | undefined
+
+export interface Readings<R> {
+  /** @returns a promise where channels do not stand yet: a refusal for each that cannot. */
+  join(session: R, channels: readonly string[]): Promise<readonly (Refusal | undefined)[]> | undefined
+  /** Hands the client what is on channels that it joined, from now on or from its beginning. */
+  begin(session: R, channels: readonly string[], beginning: Beginning): void
+  leave(session: R, channels: readonly string[]): void
+  /**
+   * Tells a reader that it may have missed messages between two times, in milliseconds of UNIX time. One that cannot be told is closed,
+   * where that is wanted.
+   */
+  missed(session: R, channels: readonly string[], from: number | undefined, to: number): void
+}
+
+export interface ReadingOptions<R> {
+  readonly hub: Hub
+  readonly history: Broker['history']
+  /** Bytes that may wait for a reader that resumes, before more of history is written. */
+  readonly room: number
+  readonly closeAfterOutage: boolean
+  readonly isOpen: (session: R) => boolean
+  readonly close: (session: R, closure: ClosureCode) => void
+  readonly handedOn: (bytes: number, readers: number) => void
+}
+
+export function createReadings<R extends Reading>(options: ReadingOptions<R>): Readings<R> {
+  const { hub, history, handedOn } = options
+  const catchUp = history && createCatchUp({ history, room: options.room, handedOn })
+
+  function write(session: R, text: string): void {
+    session.client.write(text)
+    handedOn(Buffer.byteLength(text), 1)
+  }
+
+  function missed(session: R, channels: readonly string[], from: number | undefined, to: number): void {
+    const { tell } = session.protocol
+    if (!tell) {
+      if (options.closeAfterOutage) options.close(session, 'MESSAGES_MISSED')
+      return
+    }
+    const times = { from: from === undefined ? null : from / 1000, to: to / 1000 }
+    for (const channel of channels) write(session, tell({ event: 'MessagesMissed', channel, ...times }))
+  }
+
+  function end(session: R, resumption: Resumption): void {
+    session.resuming?.delete(resumption)
+    for (const channel of resumption.channels) hub.readTogether(channel, resumption.reader)
+  }
+
+  function resume(session: R, channels: readonly string[], number: number): void {
+    const { client, protocol } = session
+    const resumption = { channels, reader: { form: protocol.form, write: (text: string) => write(session, text) } }
+    session.resuming ??= new Set()
+    session.resuming.add(resumption)
+    for (const channel of channels) hub.readAlone(channel, resumption.reader)
+    const caughtUp = (): void => {
+      end(session, resumption)
+      for (const channel of channels) client.join(channel)
+    }
+    catchUp?.(
+      {
+        client,
+        form: protocol.form,
+        isOpen: () => options.isOpen(session) && session.resuming?.has(resumption) === true,
+        caughtUp,
+        lost() {
+          missed(session, channels, undefined, Date.now())
+          caughtUp()
+        },
+      },
+      channels,
+      number,
+    )
+  }
+
+  return {
+    join(session, channels) {
+      const waits: Promise<Refusal | undefined>[] = []
+      for (const channel of channels) {
+        const following = hub.join(channel, session.protocol.form)
+        if (following !== undefined) waits.push(following)
+      }
+      return waits.length === 0 ? undefined : Promise.all(waits)
+    },
+    begin(session, channels, beginning) {
+      if (typeof beginning === 'number') return resume(session, channels, beginning)
+      if (beginning === 'lost') missed(session, channels, undefined, Date.now())
+      for (const channel of channels) session.client.join(channel)
+    },
+    leave(session, channels) {
+      for (const resumption of session.resuming ?? [])
+        if (resumption.channels.some((channel) => channels.includes(channel))) end(session, resumption)
+      for (const channel of channels) hub.leave(channel, session.protocol.form)
+    },
+    missed,
+  }
+}
