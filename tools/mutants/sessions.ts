@@ -254,7 +254,6 @@ export const sessions: readonly Mutant[] = [
     replace: 'if (isWritten) number = upTo - 1',
     promise: 'A reader that resumes gets nothing twice',
     test: 'test/unit/catch-up.test.ts',
-    hangs: true,
   },
   {
     file: 'lib/channels/catch-up.ts',
