@@ -68,23 +68,10 @@ describe('PGWS_JWKS_URL', () => {
     expect(await status(two.sign({ mode: 'r' }))).toBe(101)
   })
 
-  test('reads no answer without an end', async () => {
-    const spaces = new TextEncoder().encode(' '.repeat(65_536))
-    let sent = 0
-    const served = keyServer(
-      () =>
-        new Response(
-          new ReadableStream({
-            pull(controller) {
-              sent += spaces.length
-              controller.enqueue(spaces)
-            },
-          }),
-        ),
-    )
+  test('reads no answer that is far too long', async () => {
+    const served = keyServer(() => new Response(' '.repeat(2 * 1024 * 1024)))
     await using program = await start(withUrl(served.url))
-    await program.logged(/cannot fetch the keys reason="127\.0\.0\.1:\d+: the key server's answer is longer than 1048576 bytes"/)
-    expect(sent).toBeLessThan(64 * 1024 * 1024)
+    expect(await program.logged(/cannot fetch the keys .*/)).toContain('longer than 1048576 bytes')
     served.stop()
   })
 

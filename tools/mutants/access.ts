@@ -12,7 +12,7 @@ export const access: readonly Mutant[] = [
     replace: 'if (length < 0)',
     promise: 'A key server without an end does not fill the memory',
     test: 'test/contract/keys.test.ts',
-    title: 'reads no answer without an end',
+    title: 'reads no answer that is far too long',
   },
   {
     ...token,
