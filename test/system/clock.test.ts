@@ -3,6 +3,7 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, payloadOf } from '../support/client.ts'
+import { endBackends } from '../support/faults.ts'
 import { start } from '../support/program.ts'
 import { startProxy } from '../support/proxy.ts'
 import { database, unique } from '../support/setup.ts'
@@ -98,3 +99,16 @@ test.each([-HOUR, HOUR])(
     expect(performance.now() - began).toBeGreaterThan(1900)
   },
 )
+
+test('a clock that is set back while the listener is away still names a window that holds what was missed', async () => {
+  const { program, step } = await startUnderClock({ PGWS_CHECK_LISTENER_INTERVAL: '2000' })
+  const channel = unique('back')
+  await using client = await connect(`${program.origin}/${channel}/${await token({ mode: 'r' })}`, { protocols: ['pgws'] })
+  step(-HOUR)
+  const lostAt = Date.now() / 1000 - HOUR
+  await endBackends(database(), 'listening')
+  const { from, to } = JSON.parse(await client.next())
+  expect(from).toBeLessThanOrEqual(lostAt)
+  expect(to).toBeGreaterThanOrEqual(lostAt)
+  await program.stop()
+})

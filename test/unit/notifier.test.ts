@@ -98,7 +98,7 @@ test('each message is settled once, with the reason where the database refuses i
 
 test('a full queue takes a group of messages whole or not at all, and has room again for what was sent', async () => {
   const { notifier, send, settled, gauge } = createOver(createFakeDatabase())
-  const large = { head: '', tail: ':large'.padEnd(2 ** 20 - 200, '-'), bytes: 0 }
+  const large = { head: 'head:'.padEnd(2 ** 10), tail: ':large'.padEnd(2 ** 20 - 2 ** 10 - 200, '-'), bytes: 0 }
   const sendLarge = (times: number): boolean =>
     notifier.send(
       count(times).map(() => large),

@@ -274,8 +274,8 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: "if (!is('listening')) return\n    const from",
-    replace: 'const from',
+    find: "if (!is('listening')) return\n    const since",
+    replace: 'const since',
     promise: 'The loss of LISTEN during a drain holds nothing back',
   },
   {
@@ -314,8 +314,8 @@ export const brokerAlone: readonly Mutant[] = [
   {
     ...sessions,
     file: `${folder}/check.ts`,
-    find: 'delivery.proven(setOutAt)',
-    replace: 'delivery.proven(Date.now())',
+    find: 'delivery.proven(setOut)',
+    replace: 'delivery.proven(delivery.mark())',
     promise: 'A gap begins where the last check that came back set out',
   },
   {
@@ -350,5 +350,17 @@ export const brokerAlone: readonly Mutant[] = [
     find: 'followed.remove(name)',
     replace: '',
     promise: 'A channel that was lost is not listened to again for nobody',
+  },
+  {
+    ...missed,
+    find: 'Math.min(mark.wall, wall() - (monotonic() - mark.monotonic))',
+    replace: 'mark.wall',
+    promise: 'A clock that is set back turns no window of missed messages around',
+  },
+  {
+    ...notifier,
+    find: 'head.length + tail.length + MESSAGE_BYTES',
+    replace: 'tail.length + MESSAGE_BYTES',
+    promise: 'What waits for the database is bounded, whatever the claims',
   },
 ]

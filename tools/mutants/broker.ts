@@ -115,7 +115,7 @@ export const broker: readonly Mutant[] = [
     ...sessions,
     file: 'lib/broker/postgres/missed.ts',
     find: 'since ??= provenAt',
-    replace: 'since ??= wall()',
+    replace: 'since ??= { wall: wall(), monotonic: monotonic() }',
     promise: 'A reader that was told, was told of all that it missed',
     test: 'test/unit/missed.test.ts',
     title: 'what was missed goes from',

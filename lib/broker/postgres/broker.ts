@@ -16,6 +16,7 @@ import { createCheck } from './check.ts'
 import { createDelivery } from './delivery.ts'
 import { createFollowedChannels } from './followed-channels.ts'
 import { type Listener, openListener } from './listener.ts'
+import type { Mark } from './missed.ts'
 import { createNotifier } from './notifier.ts'
 
 export interface PostgresOptions {
@@ -103,14 +104,14 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
 
   function lose(cause: string): void {
     if (!is('listening')) return
-    const from = delivery.lost()
+    const since = delivery.lost()
     log.error('listener lost', { cause })
     enter('away')
-    if (checkInterval > 0) void heal(from)
+    if (checkInterval > 0) void heal(since)
     else delivery.ended()
   }
 
-  async function heal(from: number): Promise<void> {
+  async function heal(since: Mark): Promise<void> {
     backoff.reset()
     while (is('away')) {
       await backoff.wait()
@@ -118,7 +119,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       try {
         await listen()
         if (!is('away')) return
-        delivery.restored(from)
+        delivery.restored(since)
         enter('listening')
       } catch (error) {
         if (is('stopped')) return

@@ -50,12 +50,12 @@ export function createCheck({ interval, notifier, delivery, log, metrics }: Chec
 
   /** Sends a notification round, and acts on what that finds of the sending session. @returns undefined where the check was stopped. */
   async function examine(listener: Listener, limit: number): Promise<Finding['listening'] | undefined> {
-    const setOutAt = Date.now()
+    const setOut = delivery.mark()
     const { listening, sending } = await roundTrip.run(listener, limit, () => delivery.heardAt)
     if (checked !== listener) return undefined
     if (sending === 'lost') notifier.reconnect()
     isProven = listening === 'proven'
-    if (isProven) delivery.proven(setOutAt)
+    if (isProven) delivery.proven(setOut)
     return listening
   }
 

@@ -4,15 +4,15 @@ import type { Receiver } from '../../channels/broker.ts'
 import { channelOf } from '../../channels/envelope.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
-import { createMissed, type Missed } from './missed.ts'
+import { createMissed, type Mark, type Missed } from './missed.ts'
 
-export interface Delivery extends Pick<Missed, 'arrived' | 'heardAt' | 'proven' | 'lost'> {
+export interface Delivery extends Pick<Missed, 'arrived' | 'heardAt' | 'mark' | 'proven' | 'lost'> {
   /** From now on, what arrives goes to this receiver. */
   start(receiver: Receiver): void
   /** A notification of a channel that is listened to. */
   notified(channel: string, notification: string): void
-  /** LISTEN stands again. @param from when it was lost, in milliseconds of UNIX time. */
-  restored(from: number): void
+  /** LISTEN stands again. @param since when it was lost. */
+  restored(since: Mark): void
   /** A channel is not listened to any more. */
   channelLost(channel: string): void
   /** Nothing will arrive any more. */
@@ -42,7 +42,8 @@ export function createDelivery(channel: string, log: Log, metrics: Metrics): Del
       tellMissed()
       receiver?.message(name === channel ? (channelOf(notification) ?? channel) : name, notification)
     },
-    restored(from) {
+    restored(since) {
+      const from = missed.timeOf(since)
       const to = missed.lastArrival
       tellMissed()
       metrics.reconnections.add()

@@ -40,7 +40,10 @@ export interface Notifier {
   stop(): number
 }
 
-/** What may wait: the messages' lengths, each with an allowance for what it costs beside its text. */
+/**
+ * What may wait: the messages' lengths, each with an allowance for what it costs beside its text. What one client's messages share is
+ * counted for each of them: a client that comes anew for each message shares nothing.
+ */
 const QUEUE_BYTES = 64 * 1024 * 1024
 const MESSAGE_BYTES = 200
 
@@ -195,7 +198,7 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
 function createQueue() {
   const messages: Message[] = []
   let bytes = 0
-  const cost = ({ tail }: Envelope): number => tail.length + MESSAGE_BYTES
+  const cost = ({ head, tail }: Envelope): number => head.length + tail.length + MESSAGE_BYTES
   const total = (some: readonly Envelope[]): number => some.reduce((sum, message) => sum + cost(message), 0)
   return {
     get length() {
