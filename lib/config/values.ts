@@ -1,9 +1,7 @@
 /** Owns how a variable's text becomes a value. Pure: undefined is an unset variable, and what cannot be read is thrown as a Fault. */
 
+import { Fault } from '../fault.ts'
 import { type Network, readNetwork } from './networks.ts'
-
-/** What is wrong with a variable's value, as a phrase that follows its name. */
-export class Fault extends Error {}
 
 export const text = (value: string | undefined): string | undefined => value
 

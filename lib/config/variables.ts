@@ -2,7 +2,8 @@
  * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
  * follow from it. Pure.
  */
-import { boolean, channel, Fault, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
+import { Fault } from '../fault.ts'
+import { boolean, channel, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`

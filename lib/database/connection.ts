@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import postgres from 'postgres'
+import { codeOf, messageOf } from '../fault.ts'
 import type { Conninfo, Host } from './conninfo.ts'
 import { DatabaseError, openSocket, shuffled } from './transport.ts'
 
@@ -336,13 +337,11 @@ const sessionEnded = (): DatabaseError => new DatabaseError('the session has end
 
 function describe(error: unknown, host: Host): DatabaseError {
   if (error instanceof DatabaseError && error.message.startsWith(place(host))) return error
-  const message = error instanceof Error ? error.message : String(error)
-  const code = error instanceof Error && 'code' in error ? String(error.code) : 'UNKNOWN'
   const answered = error instanceof DatabaseError ? error.answered : error instanceof postgres.PostgresError
-  return new DatabaseError(`${place(host)} ${message}`, code, answered)
+  return new DatabaseError(`${place(host)} ${messageOf(error)}`, codeOf(error) ?? 'UNKNOWN', answered)
 }
 
 export function asDatabaseError(error: unknown): DatabaseError {
   if (error instanceof DatabaseError) return error
-  return new DatabaseError(error instanceof Error ? error.message : String(error), 'UNKNOWN', false)
+  return new DatabaseError(messageOf(error), 'UNKNOWN', false)
 }

@@ -2,6 +2,7 @@
  * Owns libpq's connection strings: a URI or keywords, with the `PG*` variables and libpq's defaults as fall-backs, become where
  * and how to connect (PostgreSQL manual, "Connection Strings", "Parameter Key Words", "Environment Variables"). Opens nothing.
  */
+import { Fault } from '../fault.ts'
 
 /** Reads a file whole. @throws when it cannot be read. */
 export type ReadFile = (path: string) => Uint8Array
@@ -39,9 +40,6 @@ export interface Tls {
   readonly cert?: string
   readonly key?: string
 }
-
-/** A fault of a connection string. The message never holds a password. */
-export class ConninfoFault extends Error {}
 
 const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const
 const targets = ['any', 'read-write', 'read-only', 'primary', 'standby', 'prefer-standby'] as const
@@ -94,7 +92,7 @@ const CONNECT_TIMEOUT = 10_000
  *
  * @param env the environment, for `PG*` and `HOME`.
  * @param osUser name of the operating system's user, libpq's default for `user`.
- * @throws ConninfoFault that names the keyword and what is wrong with its value.
+ * @throws Fault that names the keyword and what is wrong with its value.
  */
 export function parseConninfo(
   text: string,
@@ -115,7 +113,7 @@ export function parseConninfo(
   for (const [keyword, allowed] of Object.entries(fixed)) {
     const asked = value(keyword)
     if (asked !== undefined && !allowed.includes(asked.toLowerCase()))
-      throw new ConninfoFault(`${keyword}=${asked} cannot be honoured${allowed.length ? `: use ${allowed.join(' or ')}` : ''}`)
+      throw new Fault(`${keyword}=${asked} cannot be honoured${allowed.length ? `: use ${allowed.join(' or ')}` : ''}`)
   }
 
   const user = value('user') ?? osUser
@@ -150,13 +148,13 @@ function parseUri(text: string): Map<string, string> {
   const [, authority = '', path = '', query = ''] = /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest) ?? []
   // Named nowhere below, for it may be the end of a password.
   if (`${path}${query}`.includes('@'))
-    throw new ConninfoFault('a "/", "?" or "@" in the user name or password is written %2F, %3F or %40')
+    throw new Fault('a "/", "?" or "@" in the user name or password is written %2F, %3F or %40')
   const at = authority.lastIndexOf('@')
   const [, user = '', password = ''] = /^([^:]*):?(.*)$/s.exec(authority.slice(0, Math.max(at, 0))) ?? []
   const hosts = authority.slice(at + 1).split(',')
   const places = hosts.map((host) => /^(\[[^\]]*\]|[^:[]*)(?::(.*))?$/.exec(host))
   if (places.includes(null))
-    throw new ConninfoFault('a host of the URI is malformed: an IPv6 address stands in brackets, like [::1]:5432')
+    throw new Fault('a host of the URI is malformed: an IPv6 address stands in brackets, like [::1]:5432')
   const found = new Map<string, string>()
   const put = (keyword: string, encoded: string): void => {
     if (encoded !== '') found.set(keyword, decode(keyword, encoded))
@@ -178,7 +176,7 @@ function parseUri(text: string): Map<string, string> {
     }
     const name = decode('a parameter', keyword)
     requireKnown(name, isBehindPassword)
-    if (encoded === undefined) throw new ConninfoFault(`parameter ${JSON.stringify(name)} of the URI has no value`)
+    if (encoded === undefined) throw new Fault(`parameter ${JSON.stringify(name)} of the URI has no value`)
     found.set(name, decode(name, encoded))
     isBehindPassword ||= name === 'password'
   }
@@ -192,18 +190,18 @@ function parseUri(text: string): Map<string, string> {
 function requireKnown(keyword: string, isBehindPassword: boolean): void {
   if (Object.hasOwn(keywords, keyword)) return
   if (isBehindPassword)
-    throw new ConninfoFault(
+    throw new Fault(
       'a keyword behind the password is not supported: a value with spaces stands in single quotes, and in a URI "&" is written %26',
     )
-  if (/^[a-z_]+$/i.test(keyword)) throw new ConninfoFault(`keyword ${JSON.stringify(keyword)} is not supported`)
-  throw new ConninfoFault('is neither a URI that begins with postgres:// or postgresql:// nor keywords like host=… dbname=…')
+  if (/^[a-z_]+$/i.test(keyword)) throw new Fault(`keyword ${JSON.stringify(keyword)} is not supported`)
+  throw new Fault('is neither a URI that begins with postgres:// or postgresql:// nor keywords like host=… dbname=…')
 }
 
 function decode(keyword: string, encoded: string): string {
   try {
     return decodeURIComponent(encoded)
   } catch {
-    throw new ConninfoFault(`${keyword} is not percent-encoded properly: a "%" itself is written %25`)
+    throw new Fault(`${keyword} is not percent-encoded properly: a "%" itself is written %25`)
   }
 }
 
@@ -217,7 +215,7 @@ function parseKeywords(text: string): Map<string, string> {
     if (keyword === undefined || quoted === undefined) {
       const name = /^\s*([^\s=]*)\s*=/.exec(text.slice(start))?.[1]
       if (name !== undefined) requireKnown(name, found.has('password'))
-      throw new ConninfoFault(
+      throw new Fault(
         name === undefined
           ? 'is neither a URI nor keywords: an "=" is missing after a keyword'
           : `the value of ${JSON.stringify(name)} has an unterminated quote`,
@@ -236,13 +234,13 @@ function parseHosts(value: Value): Omit<Host, 'password'>[] {
   const names = value('host')?.split(',') ?? addresses?.map(() => '') ?? socketFolders
   const ports = value('port')?.split(',') ?? ['']
   if (addresses && addresses.length !== names.length)
-    throw new ConninfoFault(`hostaddr lists ${addresses.length} places and host ${names.length}: they go together one by one`)
+    throw new Fault(`hostaddr lists ${addresses.length} places and host ${names.length}: they go together one by one`)
   if (ports.length !== 1 && ports.length !== names.length)
-    throw new ConninfoFault(`port lists ${ports.length} ports for ${names.length} hosts: give one, or one for each`)
+    throw new Fault(`port lists ${ports.length} ports for ${names.length} hosts: give one, or one for each`)
   return names.flatMap((name, index) => {
     const text = ports[ports.length === 1 ? 0 : index] || '5432'
     const port = Number(text)
-    if (!/^\d+$/.test(text) || port < 1 || port > 65_535) throw new ConninfoFault('port is not a number between 1 and 65535')
+    if (!/^\d+$/.test(text) || port < 1 || port > 65_535) throw new Fault('port is not a number between 1 and 65535')
     const address = addresses?.[index] || name
     const folders = address === '' ? socketFolders : [address]
     return folders.map((place) => {
@@ -264,18 +262,16 @@ function parseTls(value: Value, folder: string, readText: (path: string) => stri
   const read = (keyword: string, otherwise: string): string | undefined => {
     const path = value(keyword)
     const text = readText(path ?? otherwise)
-    if (path !== undefined && text === undefined)
-      throw new ConninfoFault(`${keyword}: the file ${JSON.stringify(path)} cannot be read`)
+    if (path !== undefined && text === undefined) throw new Fault(`${keyword}: the file ${JSON.stringify(path)} cannot be read`)
     return text
   }
-  if (root === 'system' && mode !== 'verify-full')
-    throw new ConninfoFault(`sslrootcert=system needs sslmode=verify-full, not ${mode}`)
+  if (root === 'system' && mode !== 'verify-full') throw new Fault(`sslrootcert=system needs sslmode=verify-full, not ${mode}`)
   const ca = root === 'system' ? undefined : read('sslrootcert', `${folder}/root.crt`)
   if (ca === undefined && root !== 'system' && mode.startsWith('verify'))
-    throw new ConninfoFault(`sslmode=${mode} needs sslrootcert: a file of root certificates, or "system"`)
+    throw new Fault(`sslmode=${mode} needs sslrootcert: a file of root certificates, or "system"`)
   const cert = read('sslcert', `${folder}/postgresql.crt`)
   const key = cert === undefined ? undefined : read('sslkey', `${folder}/postgresql.key`)
-  if (cert !== undefined && key === undefined) throw new ConninfoFault('sslcert needs sslkey, the private key that belongs to it')
+  if (cert !== undefined && key === undefined) throw new Fault('sslcert needs sslkey, the private key that belongs to it')
   return {
     // With root certificates at hand, `require` checks the chain (manual, "Client Verification of Server Certificates").
     mode: mode === 'require' && ca !== undefined ? 'verify-ca' : mode,
@@ -286,13 +282,13 @@ function parseTls(value: Value, folder: string, readText: (path: string) => stri
 
 function oneOf<T extends string>(keyword: string, text: string, allowed: readonly T[]): T {
   const found = allowed.find((name) => name === text)
-  if (found === undefined) throw new ConninfoFault(`${keyword}=${text} is unknown: use ${allowed.join(', ')}`)
+  if (found === undefined) throw new Fault(`${keyword}=${text} is unknown: use ${allowed.join(', ')}`)
   return found
 }
 
 function whole(keyword: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined
-  if (!/^-?\d+$/.test(text.trim())) throw new ConninfoFault(`${keyword}=${text} is not a whole number of seconds`)
+  if (!/^-?\d+$/.test(text.trim())) throw new Fault(`${keyword}=${text} is not a whole number of seconds`)
   return Number(text)
 }
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { resolve } from 'node:path'
-import { ConninfoFault, parseConninfo } from '../../lib/database/conninfo.ts'
+import { parseConninfo } from '../../lib/database/conninfo.ts'
+import { Fault } from '../../lib/fault.ts'
 
 const files: Record<string, string> = {
   '/home/me/.pgpass':
@@ -140,7 +141,7 @@ describe('a fault', () => {
     ['just text', 'neither a URI nor keywords'],
     ["host='h", 'unterminated quote'],
   ])('of %s names %s', (text, expected) => {
-    expect(() => parse(text)).toThrow(ConninfoFault)
+    expect(() => parse(text)).toThrow(Fault)
     expect(() => parse(text)).toThrow(expected)
   })
   test('of an environment variable is one too', () => expect(() => parse('postgres://h', { PGSERVICE: 'x' })).toThrow('service'))

@@ -82,6 +82,7 @@ test('the pure files do no input or output and do not look at the clock', () => 
     'config/variables',
     'database/conninfo',
     'doors/client-address',
+    'fault',
     'refusal',
     'shown',
   ]

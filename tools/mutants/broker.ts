@@ -138,7 +138,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     file: 'lib/waiting.ts',
-    find: 'Math.min(FIRST * 2 ** (attempts - 1), LONGEST)',
+    find: 'doubled(FIRST, attempts - 1, LONGEST)',
     replace: '15_000',
     promise: 'After a failover to a replica, clients are served within 5 s of its promotion',
     test: 'test/faults/failover.test.ts',

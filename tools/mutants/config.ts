@@ -16,8 +16,8 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...config,
-    find: 'if (!(error instanceof Fault || ',
-    replace: 'if (faults.length > 0 || !(error instanceof Fault || ',
+    find: 'if (!(error instanceof Fault)',
+    replace: 'if (faults.length > 0 || !(error instanceof Fault)',
     promise: 'A wrong configuration names every wrong variable at once',
     title: 'names every wrong variable at once',
   },
