@@ -1,8 +1,10 @@
 /**
- * Owns libpq's connection strings: a URI or keywords, with the `PG*` variables and libpq's defaults as fall-backs, become where
- * and how to connect (PostgreSQL manual, "Connection Strings", "Parameter Key Words", "Environment Variables"). Opens nothing.
+ * Owns where and how to connect: a connection string, with the `PG*` variables and libpq's defaults for what it leaves out (PostgreSQL
+ * manual, "Connection Strings", "Parameter Key Words", "Environment Variables"). Pure: a reader of files is a parameter.
  */
 import { Fault } from '../fault.ts'
+import { keywords, parseConnectionString } from './connection-string.ts'
+import { passwordFor } from './password-file.ts'
 
 /** Reads a file whole. @throws when it cannot be read. */
 export type ReadFile = (path: string) => Uint8Array
@@ -11,7 +13,7 @@ export type ReadFile = (path: string) => Uint8Array
 export interface Host {
   /** A name or address to look up, or the path of a unix-domain socket. */
   readonly address: string
-  /** What certificates and the password file know it by. */
+  /** Its name in certificates and in the password file. */
   readonly name: string
   readonly port: number
   readonly isSocket: boolean
@@ -30,8 +32,8 @@ export interface Conninfo {
   readonly keepalive: number
   readonly target: (typeof targets)[number]
   readonly shuffle: boolean
-  /** What the server is told at the start of a session. */
-  readonly session: { readonly application_name: string; readonly options?: string }
+  /** Parameters of the protocol's startup message. */
+  readonly startup: { readonly application_name: string; readonly options?: string }
 }
 
 export interface Tls {
@@ -41,39 +43,12 @@ export interface Tls {
   readonly key?: string
 }
 
+export const place = (host: Host): string => (host.isSocket ? host.address : `${host.name}:${host.port}`)
+
 const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const
 const targets = ['any', 'read-write', 'read-only', 'primary', 'standby', 'prefer-standby'] as const
 
-/** Every keyword that is honoured, and the variable that stands in for it. */
-const keywords: Readonly<Record<string, string | undefined>> = {
-  host: 'PGHOST',
-  hostaddr: 'PGHOSTADDR',
-  port: 'PGPORT',
-  dbname: 'PGDATABASE',
-  user: 'PGUSER',
-  password: 'PGPASSWORD',
-  passfile: 'PGPASSFILE',
-  sslmode: 'PGSSLMODE',
-  sslrootcert: 'PGSSLROOTCERT',
-  sslcert: 'PGSSLCERT',
-  sslkey: 'PGSSLKEY',
-  application_name: 'PGAPPNAME',
-  fallback_application_name: undefined,
-  connect_timeout: 'PGCONNECT_TIMEOUT',
-  keepalives: undefined,
-  keepalives_idle: undefined,
-  keepalives_interval: undefined,
-  keepalives_count: undefined,
-  target_session_attrs: 'PGTARGETSESSIONATTRS',
-  load_balance_hosts: 'PGLOADBALANCEHOSTS',
-  options: 'PGOPTIONS',
-  client_encoding: 'PGCLIENTENCODING',
-  gssencmode: 'PGGSSENCMODE',
-  channel_binding: 'PGCHANNELBINDING',
-  service: 'PGSERVICE',
-}
-
-/** Keywords of which only some values mean what this program does anyway. */
+/** Keywords that are accepted only with these values, which ask for what this program does anyway. */
 const fixed: Readonly<Record<string, readonly string[]>> = {
   gssencmode: ['disable', 'prefer'],
   channel_binding: ['disable', 'prefer'],
@@ -81,10 +56,10 @@ const fixed: Readonly<Record<string, readonly string[]>> = {
   client_encoding: ['auto', 'utf8', 'utf-8', 'unicode'],
 }
 
-/** Where distributions and PostgreSQL's own builds put the socket. */
+/** Where distributions and PostgreSQL's own builds put the unix-domain socket. */
 const socketFolders = ['/var/run/postgresql', '/tmp']
 
-/** Milliseconds; libpq waits for ever, but a host that swallows packets must not keep the server from the next one. */
+/** Milliseconds. libpq waits for ever, but a host that never answers must not keep the server from the next one. */
 const CONNECT_TIMEOUT = 10_000
 
 /**
@@ -100,7 +75,7 @@ export function parseConninfo(
   readFile: ReadFile,
   osUser: string,
 ): Conninfo {
-  const given = /^postgres(ql)?:\/\//.test(text) ? parseUri(text) : parseKeywords(text)
+  const given = parseConnectionString(text)
   const value = (keyword: string): string | undefined => given.get(keyword) || env[keywords[keyword] ?? ''] || undefined
   const readText = (path: string): string | undefined => {
     try {
@@ -135,96 +110,11 @@ export function parseConninfo(
     keepalive: value('keepalives') === '0' ? 0 : idle || 60,
     target: oneOf('target_session_attrs', value('target_session_attrs') ?? 'any', targets),
     shuffle: oneOf('load_balance_hosts', value('load_balance_hosts') ?? 'disable', ['disable', 'random'] as const) === 'random',
-    session: {
+    startup: {
       application_name: value('application_name') ?? value('fallback_application_name') ?? 'postgres-websockets',
       ...(options === undefined ? {} : { options }),
     },
   }
-}
-
-/** `postgresql://[user[:password]@][host[:port][,…]][/dbname][?keyword=value[&…]]` */
-function parseUri(text: string): Map<string, string> {
-  const rest = text.slice(text.indexOf('://') + 3)
-  const [, authority = '', path = '', query = ''] = /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest) ?? []
-  // Named nowhere below, for it may be the end of a password.
-  if (`${path}${query}`.includes('@'))
-    throw new Fault('a "/", "?" or "@" in the user name or password is written %2F, %3F or %40')
-  const at = authority.lastIndexOf('@')
-  const [, user = '', password = ''] = /^([^:]*):?(.*)$/s.exec(authority.slice(0, Math.max(at, 0))) ?? []
-  const hosts = authority.slice(at + 1).split(',')
-  const places = hosts.map((host) => /^(\[[^\]]*\]|[^:[]*)(?::(.*))?$/.exec(host))
-  if (places.includes(null))
-    throw new Fault('a host of the URI is malformed: an IPv6 address stands in brackets, like [::1]:5432')
-  const found = new Map<string, string>()
-  const put = (keyword: string, encoded: string): void => {
-    if (encoded !== '') found.set(keyword, decode(keyword, encoded))
-  }
-  put('user', user)
-  put('password', password)
-  put('dbname', path)
-  const list = (part: 1 | 2): string => places.map((place) => place?.[part] ?? '').join(',')
-  if (hosts.some((host) => host !== '')) {
-    put('host', list(1).replaceAll(/[[\]]/g, ''))
-    if (list(2).replaceAll(',', '') !== '') put('port', list(2))
-  }
-  let isBehindPassword = false
-  for (const pair of query.split('&').filter((part) => part !== '')) {
-    const [, keyword = '', encoded] = /^([^=]*)(?:=(.*))?$/s.exec(pair) ?? []
-    if (keyword === 'ssl' && encoded === 'true') {
-      found.set('sslmode', 'require')
-      continue
-    }
-    const name = decode('a parameter', keyword)
-    requireKnown(name, isBehindPassword)
-    if (encoded === undefined) throw new Fault(`parameter ${JSON.stringify(name)} of the URI has no value`)
-    found.set(name, decode(name, encoded))
-    isBehindPassword ||= name === 'password'
-  }
-  return found
-}
-
-/**
- * Refuses a keyword that is not honoured, and names it only where it can be no part of a password: of one with a space in it, or of a
- * URI whose beginning is misspelt.
- */
-function requireKnown(keyword: string, isBehindPassword: boolean): void {
-  if (Object.hasOwn(keywords, keyword)) return
-  if (isBehindPassword)
-    throw new Fault(
-      'a keyword behind the password is not supported: a value with spaces stands in single quotes, and in a URI "&" is written %26',
-    )
-  if (/^[a-z_]+$/i.test(keyword)) throw new Fault(`keyword ${JSON.stringify(keyword)} is not supported`)
-  throw new Fault('is neither a URI that begins with postgres:// or postgresql:// nor keywords like host=… dbname=…')
-}
-
-function decode(keyword: string, encoded: string): string {
-  try {
-    return decodeURIComponent(encoded)
-  } catch {
-    throw new Fault(`${keyword} is not percent-encoded properly: a "%" itself is written %25`)
-  }
-}
-
-/** `keyword = value …`; a value with spaces stands in single quotes, a backslash takes the next character as it is. */
-function parseKeywords(text: string): Map<string, string> {
-  const found = new Map<string, string>()
-  const pair = /\s*([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'(?=\s|$)|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|)(?:\s+|$)/suy
-  while (pair.lastIndex < text.length) {
-    const start = pair.lastIndex
-    const [, keyword, quoted] = pair.exec(text) ?? []
-    if (keyword === undefined || quoted === undefined) {
-      const name = /^\s*([^\s=]*)\s*=/.exec(text.slice(start))?.[1]
-      if (name !== undefined) requireKnown(name, found.has('password'))
-      throw new Fault(
-        name === undefined
-          ? 'is neither a URI nor keywords: an "=" is missing after a keyword'
-          : `the value of ${JSON.stringify(name)} has an unterminated quote`,
-      )
-    }
-    requireKnown(keyword, found.has('password'))
-    found.set(keyword, quoted.replace(/^'(.*)'$/s, '$1').replaceAll(/\\(.)/gs, '$1'))
-  }
-  return found
 }
 
 type Value = (keyword: string) => string | undefined
@@ -290,15 +180,4 @@ function whole(keyword: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   if (!/^-?\d+$/.test(text.trim())) throw new Fault(`${keyword}=${text} is not a whole number of seconds`)
   return Number(text)
-}
-
-/** The password of the first line that matches; `*` matches anything, `\` takes the next character as it is (manual, "The Password File"). */
-function passwordFor(lines: readonly string[], host: string, port: number, database: string, user: string): string | undefined {
-  for (const line of lines) {
-    if (line.startsWith('#')) continue
-    const fields = line.match(/(?:[^:\\]|\\.)+|(?<=:)(?=:)/gs)?.map((field) => field.replaceAll(/\\(.)/gs, '$1')) ?? []
-    const wanted = [host, String(port), database, user]
-    if (fields.length >= 5 && wanted.every((text, index) => fields[index] === '*' || fields[index] === text)) return fields[4]
-  }
-  return undefined
 }

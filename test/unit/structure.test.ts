@@ -22,7 +22,7 @@ test('each outside library and the runtime are touched by one file', () => {
   const owners = {
     hono: ['lib/doors/admin.ts', 'lib/doors/routes.ts'],
     jose: ['lib/access/token.ts'],
-    postgres: ['lib/database/connection.ts'],
+    postgres: ['lib/database/protocol.ts'],
     'node:process': ['main.ts'],
     'node:fs': [
       'lib/config/watch.ts',
@@ -80,7 +80,9 @@ test('the pure files do no input or output and do not look at the clock', () => 
     'config/networks',
     'config/values',
     'config/variables',
+    'database/connection-string',
     'database/conninfo',
+    'database/password-file',
     'doors/client-address',
     'fault',
     'refusal',

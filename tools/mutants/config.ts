@@ -160,6 +160,7 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
+    file: 'lib/database/connection-string.ts',
     find: 'if (Object.hasOwn(keywords, keyword)) return',
     replace: 'if (keyword in keywords) return',
     promise: 'A keyword that is not supported is a fault that names it',
@@ -167,6 +168,7 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
+    file: 'lib/database/connection-string.ts',
     find: ".includes('@'))",
     replace: ".includes('@@'))",
     promise: 'No fault of a connection string quotes a part of the password',
@@ -188,6 +190,7 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
+    file: 'lib/database/password-file.ts',
     find: "fields[index] === '*' || ",
     replace: '',
     promise: 'The password file is read as libpq reads it',
