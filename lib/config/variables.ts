@@ -120,7 +120,7 @@ export const variables = {
     sample: '10',
     example: '10',
     meaning:
-      'Most connections used to send notifications, apart from the LISTEN connection. One is enough and one is used: PostgreSQL commits notifications one after the other, so messages go in batches.',
+      'Accepted so that older configurations still work, but it changes nothing: one connection sends all notifications, in batches. PostgreSQL commits notifications one after the other, so more connections would send no faster.',
     parse: whole(10, 1, 10_000),
   }),
   retries: variable({
