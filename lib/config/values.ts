@@ -43,7 +43,7 @@ export const channel =
 export const LONGEST = 2_147_483_647
 
 /** The forms of a host that name no one address. */
-export const HOST_FORMS = ['*', '*4', '!4', '*6', '!6'] as const
+const HOST_FORMS = ['*', '*4', '!4', '*6', '!6'] as const
 
 /** Letters of any alphabet, for a resolver may know such names. */
 const NAME = /^[\p{L}\p{N}._-]+$/u

@@ -24,7 +24,7 @@ export interface Variable<T> {
 const variable = <T>(definition: Variable<T>): Variable<T> => definition
 
 /** Events that the server tells on its meta channel. */
-export const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
+const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
 
 export type MetaEvent = (typeof metaEvents)[number]
 
