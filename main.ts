@@ -6,13 +6,14 @@ import { parseArgs } from 'node:util'
 import { runtime } from '#runtime'
 import { describeInstallation, install, schema } from './lib/broker/postgres/journal/install.ts'
 import { type Config, parse, parseDatabase } from './lib/config/config.ts'
-import { EnvFileFault, parseEnvFile } from './lib/config/env-file.ts'
+import { parseEnvFile } from './lib/config/env-file.ts'
 import { help } from './lib/config/help.ts'
 import { isLoopback } from './lib/config/values.ts'
 import { variables } from './lib/config/variables.ts'
 import { createWatch, type Watch } from './lib/config/watch.ts'
-import { createDatabase } from './lib/database/connection.ts'
+import { createDatabase } from './lib/database/database.ts'
 import { check, describeFolder, type Mark } from './lib/doctor.ts'
+import { Fault, messageOf } from './lib/fault.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
 import { reasonOf } from './lib/reach.ts'
@@ -31,8 +32,6 @@ const LOG_PATIENCE = 1000
 
 /** Milliseconds between two looks at the files of the configuration. */
 const WATCH_PERIOD = 2000
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 interface Flags {
   readonly 'env-file'?: string
@@ -69,7 +68,7 @@ function environment(file: string | undefined): NodeJS.ProcessEnv {
     const set = Object.entries(process.env).filter(([, value]) => value !== '')
     return { ...parseEnvFile(readFileSync(file, 'utf8')), ...Object.fromEntries(set) }
   } catch (error) {
-    return fail(`--env-file ${file}: ${error instanceof EnvFileFault ? error.message : 'the file cannot be read'}`)
+    return fail(`--env-file ${file}: ${error instanceof Fault ? error.message : 'the file cannot be read'}`)
   }
 }
 

@@ -5,7 +5,8 @@ import { isAbsolute, join, resolve } from 'node:path'
 import { createKeyReader, type Key } from './access/token.ts'
 import { createPostgresBroker } from './broker/postgres/broker.ts'
 import type { Config } from './config/config.ts'
-import { createDatabase } from './database/connection.ts'
+import { createDatabase } from './database/database.ts'
+import { messageOf } from './fault.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import type { Runtime } from './runtime/contract.ts'
@@ -80,7 +81,7 @@ async function attempt(name: string, look: () => Promise<Found>): Promise<Item> 
     const found = await look()
     return typeof found === 'string' ? { name, mark: '✓', found } : { name, mark: '!', found: found.warning }
   } catch (error) {
-    return { name, mark: '✗', found: error instanceof Error ? error.message : String(error) }
+    return { name, mark: '✗', found: messageOf(error) }
   }
 }
 

@@ -1,5 +1,7 @@
 /** Owns the log's way out: lines leave in order, nobody waits for who reads them, and those that find no room are dropped and counted. */
 
+import { codeOf } from './fault.ts'
+
 export interface LogOutput {
   /** Takes a line, without its end. */
   write(line: string): void
@@ -40,7 +42,7 @@ export function createLogOutput({ put, told }: LogOutputOptions): LogOutput {
       try {
         bytes = bytes.subarray(await put(bytes))
       } catch (error) {
-        if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) {
+        if (codeOf(error) !== 'EAGAIN') {
           drop(Buffer.from(bytes).toString().split('\n').length - 1)
           return false
         }

@@ -1,6 +1,6 @@
 /** Owns the log's lines: one an event, with a level and fields. Tokens, secrets and passwords are no fields. */
 
-export const levels = ['error', 'warning', 'info', 'debug'] as const
+const levels = ['error', 'warning', 'info', 'debug'] as const
 
 export type Level = (typeof levels)[number]
 

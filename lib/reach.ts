@@ -1,5 +1,7 @@
 /** Owns what is said when an HTTP server cannot be reached. Runtimes add a question of their own for whoever reads it. */
 
+import { codeOf, messageOf } from './fault.ts'
+
 /** What the system's codes mean for a request. */
 const meanings: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'the connection was refused',
@@ -10,9 +12,7 @@ const meanings: Readonly<Record<string, string>> = {
 
 /** Why a fetch failed, without the runtime's advice. */
 export function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
   // As Node.js and Deno tell it: "fetch failed", for a cause.
-  if (error.cause instanceof Error) return reasonOf(error.cause)
-  const code = 'code' in error ? String(error.code) : ''
-  return meanings[code] ?? error.message
+  if (error instanceof Error && error.cause instanceof Error) return reasonOf(error.cause)
+  return meanings[codeOf(error) ?? ''] ?? messageOf(error)
 }

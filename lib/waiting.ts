@@ -18,7 +18,7 @@ export function createBackoff(): Backoff {
   let cut = (): void => undefined
   return {
     wait(time) {
-      const longest = attempts === 0 ? 0 : Math.min(FIRST * 2 ** (attempts - 1), LONGEST)
+      const longest = attempts === 0 ? 0 : doubled(FIRST, attempts - 1, LONGEST)
       attempts++
       return new Promise((resolve) => {
         const timer = setTimeout(resolve, time ?? longest * (0.5 + Math.random() / 2))
@@ -34,6 +34,9 @@ export function createBackoff(): Backoff {
     },
   }
 }
+
+/** A wait that doubles with each attempt, from the first up to the longest. */
+export const doubled = (first: number, doublings: number, longest: number): number => Math.min(first * 2 ** doublings, longest)
 
 /** Waits until a promise settles, but no longer than some milliseconds. Leaves no timer behind. */
 export function within(limit: number, promise: Promise<unknown>): Promise<void> {

@@ -1,7 +1,9 @@
 /** Owns which keys verify tokens now: those of the configuration, and those of the key set at a URL, fetched again as they change. */
 
+import { messageOf } from '../fault.ts'
 import type { Log } from '../log.ts'
 import { isRefusal, type Refusal, refuse } from '../refusal.ts'
+import { doubled } from '../waiting.ts'
 import { type Permit, type Policy, readPermit } from './grant.ts'
 import { type Key, verifyToken } from './token.ts'
 
@@ -33,7 +35,8 @@ const FRESH = 600_000
 /** Milliseconds between two fetches for unknown keys, so that forged tokens cannot flood the key server. */
 const COOL_DOWN = 30_000
 
-/** The longest wait, in milliseconds, before a key server that failed is asked again. */
+/** Milliseconds before a key server that failed is asked again: the first wait and the longest. */
+const FIRST_RETRY = 1000
 const LONGEST_RETRY = 60_000
 
 export function createAuthenticator({
@@ -64,12 +67,12 @@ export function createAuthenticator({
     } catch (error) {
       failures++
       log.error('cannot fetch the keys', {
-        reason: error instanceof Error ? error.message : String(error),
+        reason: messageOf(error),
         kept: fetched?.length ?? 0,
       })
     }
     fetching = undefined
-    const next = failures === 0 ? FRESH : Math.min(1000 * 2 ** (failures - 1), LONGEST_RETRY)
+    const next = failures === 0 ? FRESH : doubled(FIRST_RETRY, failures - 1, LONGEST_RETRY)
     if (!isStopped) timer = setTimeout(() => void refresh(), next)
   }
 

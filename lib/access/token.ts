@@ -6,6 +6,7 @@
  */
 import { constants, createHmac, createPublicKey, createSecretKey, type KeyObject, timingSafeEqual, verify } from 'node:crypto'
 import { base64url, createRemoteJWKSet, customFetch, decodeProtectedHeader } from 'jose'
+import { Fault } from '../fault.ts'
 import { reasonOf } from '../reach.ts'
 import { type Refusal, refuse } from '../refusal.ts'
 import type { Claims } from './grant.ts'
@@ -16,9 +17,6 @@ export interface Key {
   readonly algorithms: readonly Algorithm[]
   readonly object: KeyObject
 }
-
-/** Why a secret or key set cannot be used. The message never holds the secret. */
-export class KeyFault extends Error {}
 
 interface Algorithm {
   readonly name: string
@@ -85,15 +83,15 @@ const RSA_BITS = 2048
 /**
  * Reads the keys out of what `PGWS_JWT_SECRET` holds: a plain secret, a JWK or a JWK set.
  *
- * @throws KeyFault where it is none of them, too short to be safe, or has no key that can verify.
+ * @throws Fault where it is none of them, too short to be safe, or has no key that can verify.
  */
 export function readKeys(secret: Uint8Array): Key[] {
   const text = new TextDecoder().decode(secret)
-  if (text.includes('-----BEGIN ')) throw new KeyFault('is a PEM file: give an RSA, EC or OKP key as a JWK')
+  if (text.includes('-----BEGIN ')) throw new Fault('is a PEM file: give an RSA, EC or OKP key as a JWK')
   const document = parseObject(text)
   if (document && Array.isArray(document.keys)) return readKeySet(document.keys)
   if (document && 'kty' in document) return [readKey(document)]
-  if (secret.length < SECRET_BYTES) throw new KeyFault(`is ${secret.length} bytes long: a secret takes at least ${SECRET_BYTES}`)
+  if (secret.length < SECRET_BYTES) throw new Fault(`is ${secret.length} bytes long: a secret takes at least ${SECRET_BYTES}`)
   return [{ id: undefined, algorithms: algorithms.filter(({ fits }) => fits({ kty: 'oct' })), object: createSecretKey(secret) }]
 }
 
@@ -108,11 +106,11 @@ function readKeySet(documents: readonly unknown[]): Key[] {
     try {
       keys.push(readKey(document))
     } catch (error) {
-      if (!(error instanceof KeyFault)) throw error
+      if (!(error instanceof Fault)) throw error
       faults.push(error.message)
     }
   }
-  if (keys.length === 0) throw new KeyFault(`is a key set without a usable key${faults[0] ? `: its first ${faults[0]}` : ''}`)
+  if (keys.length === 0) throw new Fault(`is a key set without a usable key${faults[0] ? `: its first ${faults[0]}` : ''}`)
   return keys
 }
 
@@ -158,11 +156,11 @@ function readKey(document: unknown): Key {
   const text = (name: string): string | undefined => (typeof jwk[name] === 'string' ? jwk[name] : undefined)
   const operations = jwk.key_ops
   if (text('use') === 'enc' || (Array.isArray(operations) && !operations.includes('verify') && !operations.includes('sign')))
-    throw new KeyFault('key is not for signatures')
+    throw new Fault('key is not for signatures')
   const described = { kty: text('kty') ?? '', crv: text('crv') ?? '' }
   const fitting = algorithms.filter(({ name, fits }) => fits(described) && (text('alg') ?? name) === name)
   if (fitting.length === 0)
-    throw new KeyFault(`key has a kty, crv or alg that is not supported (kty ${JSON.stringify(described.kty)})`)
+    throw new Fault(`key has a kty, crv or alg that is not supported (kty ${JSON.stringify(described.kty)})`)
   return { id: text('kid'), algorithms: fitting, object: importKey(jwk) }
 }
 
@@ -172,18 +170,18 @@ function importKey({ kty, crv, x, y, n, e, k }: Record<string, unknown>): KeyObj
     if (kty === 'oct') {
       const secret = base64url.decode(String(k ?? ''))
       if (secret.length < SECRET_BYTES)
-        throw new KeyFault(`key is ${secret.length} bytes long: an oct key takes at least ${SECRET_BYTES}`)
+        throw new Fault(`key is ${secret.length} bytes long: an oct key takes at least ${SECRET_BYTES}`)
       return createSecretKey(secret)
     }
     // Members that the kind does not have are undefined and dropped.
     const members = JSON.parse(JSON.stringify({ kty, crv, x, y, n, e }))
     const key = createPublicKey({ key: members, format: 'jwk' })
     const bits = key.asymmetricKeyDetails?.modulusLength
-    if (bits !== undefined && bits < RSA_BITS) throw new KeyFault(`RSA key has ${bits} bits: at least ${RSA_BITS} are needed`)
+    if (bits !== undefined && bits < RSA_BITS) throw new Fault(`RSA key has ${bits} bits: at least ${RSA_BITS} are needed`)
     return key
   } catch (error) {
-    if (error instanceof KeyFault) throw error
-    throw new KeyFault('key is damaged: a member is missing or not base64url')
+    if (error instanceof Fault) throw error
+    throw new Fault('key is damaged: a member is missing or not base64url')
   }
 }
 

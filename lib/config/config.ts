@@ -3,10 +3,10 @@
  * parameters. Every fault is reported at once, and none quotes a secret.
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { type Key, KeyFault, readKeys } from '../access/token.ts'
-import { type Conninfo, ConninfoFault, parseConninfo, type ReadFile } from '../database/conninfo.ts'
+import { type Key, readKeys } from '../access/token.ts'
+import { type Conninfo, parseConninfo, type ReadFile } from '../database/conninfo.ts'
+import { Fault } from '../fault.ts'
 import { unknownVariables } from './unknown.ts'
-import { Fault } from './values.ts'
 import { type Variable, variables } from './variables.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -81,7 +81,7 @@ function collecting(env: Environment, faults: string[]): Attempt {
     try {
       return make(env[name] || undefined)
     } catch (error) {
-      if (!(error instanceof Fault || error instanceof ConninfoFault || error instanceof KeyFault)) throw error
+      if (!(error instanceof Fault)) throw error
       faults.push(`${name} ${error.message}. For example: ${name}="${example}"`)
       return undefined
     }

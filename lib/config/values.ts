@@ -1,9 +1,7 @@
 /** Owns how a variable's text becomes a value. Pure: undefined is an unset variable, and what cannot be read is thrown as a Fault. */
 
+import { Fault } from '../fault.ts'
 import { type Network, readNetwork } from './networks.ts'
-
-/** What is wrong with a variable's value, as a phrase that follows its name. */
-export class Fault extends Error {}
 
 export const text = (value: string | undefined): string | undefined => value
 
@@ -45,7 +43,7 @@ export const channel =
 export const LONGEST = 2_147_483_647
 
 /** The forms of a host that name no one address. */
-export const HOST_FORMS = ['*', '*4', '!4', '*6', '!6'] as const
+const HOST_FORMS = ['*', '*4', '!4', '*6', '!6'] as const
 
 /** Letters of any alphabet, for a resolver may know such names. */
 const NAME = /^[\p{L}\p{N}._-]+$/u

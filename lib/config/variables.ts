@@ -2,7 +2,8 @@
  * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
  * follow from it. Pure.
  */
-import { boolean, channel, Fault, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
+import { Fault } from '../fault.ts'
+import { boolean, channel, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`
@@ -23,7 +24,7 @@ export interface Variable<T> {
 const variable = <T>(definition: Variable<T>): Variable<T> => definition
 
 /** Events that the server tells on its meta channel. */
-export const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
+const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
 
 export type MetaEvent = (typeof metaEvents)[number]
 
@@ -119,7 +120,7 @@ export const variables = {
     sample: '10',
     example: '10',
     meaning:
-      'Most connections used to send notifications, apart from the LISTEN connection. One is enough and one is used: PostgreSQL commits notifications one after the other, so messages go in batches.',
+      'Accepted so that older configurations still work, but it changes nothing: one connection sends all notifications, in batches. PostgreSQL commits notifications one after the other, so more connections would send no faster.',
     parse: whole(10, 1, 10_000),
   }),
   retries: variable({

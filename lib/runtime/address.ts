@@ -1,5 +1,6 @@
 /** Owns where each form of `PGWS_HOST` binds, and what is said when it cannot be bound. */
 import { lookup } from 'node:dns/promises'
+import { codeOf, messageOf } from '../fault.ts'
 import type { ServeOptions } from './contract.ts'
 
 /** The addresses of each form, of which the first is taken that the machine has. */
@@ -28,8 +29,7 @@ export async function bindFirst<T>({ host, port }: Pick<ServeOptions, 'host' | '
     if (forms[host] === undefined) await lookup(host)
     return await bindInTurn(host, bind)
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-    const reason = meanings[code] ?? (error instanceof Error ? error.message : String(error))
+    const reason = meanings[codeOf(error) ?? ''] ?? messageOf(error)
     throw new Error(`port ${port} on ${host}: ${reason}`, { cause: error })
   }
 }
@@ -42,7 +42,7 @@ async function bindInTurn<T>(host: string, bind: Bind<T>): Promise<T> {
     } catch (error) {
       fault = error
       // Only a missing address family makes the next one better.
-      if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') break
+      if (codeOf(error) === 'EADDRINUSE') break
     }
   }
   throw fault

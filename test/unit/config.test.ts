@@ -2,8 +2,9 @@ import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parse } from '../../lib/config/config.ts'
-import { EnvFileFault, parseEnvFile } from '../../lib/config/env-file.ts'
+import { parseEnvFile } from '../../lib/config/env-file.ts'
 import { variables } from '../../lib/config/variables.ts'
+import { Fault } from '../../lib/fault.ts'
 import { documents } from '../../tools/docs.ts'
 import { fixture } from '../support/files.ts'
 import { secret } from '../support/token.ts'
@@ -200,7 +201,7 @@ describe('an environment file', () => {
   test.each([['just text'], ['A="open'], ["A='open"], ['1A=x']])(
     'with %p is a fault that names the line and not its text',
     (line) => {
-      expect(() => parseEnvFile(`B=1\n${line}`)).toThrow(EnvFileFault)
+      expect(() => parseEnvFile(`B=1\n${line}`)).toThrow(Fault)
       expect(() => parseEnvFile(`B=1\n${line}`)).toThrow('line 2')
       expect(() => parseEnvFile(`B=1\n${line}`)).not.toThrow(/open|just text|1A/)
     },

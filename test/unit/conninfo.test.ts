@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { resolve } from 'node:path'
-import { ConninfoFault, parseConninfo } from '../../lib/database/conninfo.ts'
+import { parseConninfo } from '../../lib/database/conninfo.ts'
+import { Fault } from '../../lib/fault.ts'
 
 const files: Record<string, string> = {
   '/home/me/.pgpass':
@@ -53,7 +54,7 @@ describe('a connection string', () => {
     const env = { PGHOST: 'eh', PGPORT: '9', PGUSER: 'eu', PGPASSWORD: 'ep', PGDATABASE: 'ed', PGAPPNAME: 'app' }
     expect(summary('postgres://', env)).toBe('eu:ep@(eh):9/ed')
     expect(summary('postgres://u:p@h:1/d', env)).toBe('u:p@(h):1/d')
-    expect(parse('postgres://', env).session.application_name).toBe('app')
+    expect(parse('postgres://', env).startup.application_name).toBe('app')
   })
   test('without host tries the socket folders', () => {
     expect(parse('dbname=d').hosts.map(({ address }) => address)).toEqual([
@@ -69,12 +70,12 @@ describe('a connection string', () => {
     expect(summary('postgres://me@h1:1/app', { PGPASSFILE: '/pass' })).toContain('me:one@')
   })
   test('names the application, with a fall-back', () => {
-    expect(parse('postgres://h').session).toEqual({ application_name: 'postgres-websockets' })
-    expect(parse('postgres://h?application_name=x&options=-c%20a=b').session).toEqual({
+    expect(parse('postgres://h').startup).toEqual({ application_name: 'postgres-websockets' })
+    expect(parse('postgres://h?application_name=x&options=-c%20a=b').startup).toEqual({
       application_name: 'x',
       options: '-c a=b',
     })
-    expect(parse('postgres://h?fallback_application_name=y').session.application_name).toBe('y')
+    expect(parse('postgres://h?fallback_application_name=y').startup.application_name).toBe('y')
   })
   test('sets times', () => {
     expect(parse('postgres://h')).toMatchObject({ connectTimeout: 10_000, keepalive: 60 })
@@ -140,7 +141,7 @@ describe('a fault', () => {
     ['just text', 'neither a URI nor keywords'],
     ["host='h", 'unterminated quote'],
   ])('of %s names %s', (text, expected) => {
-    expect(() => parse(text)).toThrow(ConninfoFault)
+    expect(() => parse(text)).toThrow(Fault)
     expect(() => parse(text)).toThrow(expected)
   })
   test('of an environment variable is one too', () => expect(() => parse('postgres://h', { PGSERVICE: 'x' })).toThrow('service'))

@@ -1,28 +1,28 @@
 import { expect, test } from 'bun:test'
 import { readdirSync, readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 
 const root = resolve(import.meta.dir, '../..')
-const files = [
-  'main.ts',
-  ...readdirSync(resolve(root, 'lib'), { recursive: true, encoding: 'utf8' })
+const filesIn = (folder: string): string[] =>
+  readdirSync(resolve(root, folder), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
-    .map((name) => `lib/${name}`),
-]
+    .map((name) => `${folder}/${name}`)
+const files = ['main.ts', ...filesIn('lib')]
 const source = (file: string): string => readFileSync(resolve(root, file), 'utf8')
 const code = (file: string): string => source(file).replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
 
 /** What a file imports: the project's files by their path, others by their name. */
 const imports = (file: string): string[] =>
-  [...code(file).matchAll(/(?:from|import) '([^']+)'/g)].map(([, name = '']) =>
+  [...code(file).matchAll(/(?:from |import |import\()'([^']+)'/g)].map(([, name = '']) =>
     name.startsWith('.') ? resolve(root, file, '..', name).slice(root.length + 1) : name,
   )
 
 test('each outside library and the runtime are touched by one file', () => {
   const owners = {
+    '#runtime': ['main.ts'],
     hono: ['lib/doors/admin.ts', 'lib/doors/routes.ts'],
     jose: ['lib/access/token.ts'],
-    postgres: ['lib/database/connection.ts'],
+    postgres: ['lib/database/protocol.ts'],
     'node:process': ['main.ts'],
     'node:fs': [
       'lib/config/watch.ts',
@@ -34,8 +34,8 @@ test('each outside library and the runtime are touched by one file', () => {
       'lib/runtime/descriptors.ts',
       'main.ts',
     ],
-    'node:http': ['lib/runtime/deno.ts'],
-    ws: ['lib/runtime/deno.ts'],
+    'node:http': ['lib/runtime/deno.ts', 'lib/runtime/node-http.ts', 'lib/runtime/ws.ts'],
+    ws: ['lib/runtime/ws.ts'],
   }
   for (const [library, owner] of Object.entries(owners)) {
     const touching = files.filter((file) => imports(file).some((name) => name === library || name.startsWith(`${library}/`)))
@@ -52,6 +52,42 @@ test('each outside library and the runtime are touched by one file', () => {
   const naming = files.filter((file) => /\b(Bun|Deno)\s*\.|['"/](bun|deno)(\.ts)?['":]/.test(code(file)))
   expect(naming).toEqual(['lib/runtime/bun.ts', 'lib/runtime/deno.ts'])
   expect(files.filter((file) => /\bprocess\s*\./.test(code(file)))).toEqual(['main.ts'])
+})
+
+/** From the lowest up. What stands on one floor does not import each other; `lib` is the files in it that everyone may use. */
+const floors: readonly (readonly string[])[] = [
+  ['lib'],
+  ['lib/access', 'lib/database', 'lib/runtime'],
+  ['lib/config'],
+  ['lib/channels'],
+  ['lib/broker', 'lib/doors'],
+  ['lib/doctor.ts', 'lib/server.ts'],
+  ['main.ts'],
+]
+
+test('folders stand on seven floors, and import only from the floors below', () => {
+  const partOf = (file: string): string =>
+    floors.flat().includes(file) ? file : (/^lib\/[^/]+(?=\/)/.exec(file)?.[0] ?? dirname(file))
+  const floorOf = (file: string): number => floors.findIndex((parts) => parts.includes(partOf(file)))
+  expect(files.filter((file) => floorOf(file) < 0)).toEqual([])
+  const arrows = files.flatMap((file) => imports(file).map((name) => [file, name] as const))
+  const upward = arrows
+    .filter(([file, name]) => name.startsWith('lib/') && partOf(file) !== partOf(name) && floorOf(file) <= floorOf(name))
+    .map((arrow) => arrow.join(' → '))
+  expect(upward).toEqual([])
+})
+
+test('each function, class and constant that a file exports is imported by another', () => {
+  const importedBy = (file: string): string[] =>
+    [...code(file).matchAll(/\{([^{}]*)\} from '(\.[^']+)'/g)].flatMap(([, names = '', from = '']) =>
+      names.split(',').map((name) => `${resolve(root, file, '..', from)} ${name.trim().replace(/ as .*/, '')}`),
+    )
+  const imported = new Set([...files, ...['bench', 'test', 'tools'].flatMap(filesIn)].flatMap(importedBy))
+  const exported = files.flatMap((file) =>
+    [...code(file).matchAll(/^export (?:async )?(?:const|function\*?|class) (\w+)/gm)].map(([, name]) => `${file} ${name}`),
+  )
+  // Deno takes its runtime by its name in package.json.
+  expect(exported.filter((name) => !imported.has(resolve(root, name)))).toEqual(['lib/runtime/deno.ts runtime'])
 })
 
 test('arrows between files run downward, without circles', () => {
@@ -80,8 +116,11 @@ test('the pure files do no input or output and do not look at the clock', () => 
     'config/networks',
     'config/values',
     'config/variables',
+    'database/connection-string',
     'database/conninfo',
+    'database/password-file',
     'doors/client-address',
+    'fault',
     'refusal',
     'shown',
   ]

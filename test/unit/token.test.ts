@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { constants, createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
-import { KeyFault, readKeys, verifyToken } from '../../lib/access/token.ts'
+import { readKeys, verifyToken } from '../../lib/access/token.ts'
+import { Fault } from '../../lib/fault.ts'
 import { bytes, keyPair, secret, token, tokenOfText } from '../support/token.ts'
 
 const keys = readKeys(bytes(secret))
@@ -17,14 +18,14 @@ describe('a secret', () => {
     expect(outcome(await token({ mode: 'r' }, bytes(secret), { alg }))).toEqual({ mode: 'r' })
   })
   test('under 32 bytes is refused', () => {
-    expect(() => readKeys(new Uint8Array(31))).toThrow(KeyFault)
+    expect(() => readKeys(new Uint8Array(31))).toThrow(Fault)
     expect(() => readKeys(new Uint8Array(32))).not.toThrow()
-    expect(() => readKeys(json({ kty: 'oct', k: 'c2hvcnQ' }))).toThrow(KeyFault)
+    expect(() => readKeys(json({ kty: 'oct', k: 'c2hvcnQ' }))).toThrow(Fault)
   })
   test('in PEM is refused, for a public key is known to all', async () => {
     const { publicKey } = await generateKeyPair('RS256', { extractable: true })
-    expect(() => readKeys(bytes(''.padEnd(0)))).toThrow(KeyFault)
-    expect(async () => readKeys(bytes(await exportSPKI(publicKey)))).toThrow(KeyFault)
+    expect(() => readKeys(bytes(''.padEnd(0)))).toThrow(Fault)
+    expect(async () => readKeys(bytes(await exportSPKI(publicKey)))).toThrow(Fault)
   })
 })
 
@@ -65,7 +66,7 @@ describe('a JWK', () => {
     [{ keys: [null, { kty: 'foo' }] }],
     [{ kty: 'oct', k: 'x'.repeat(50), use: 'enc' }],
   ])('like %j is refused', (document) => {
-    expect(() => readKeys(json(document))).toThrow(KeyFault)
+    expect(() => readKeys(json(document))).toThrow(Fault)
   })
   test('of fewer than 2048 bits is refused', () => {
     const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 1024 })

@@ -1,17 +1,17 @@
 import { expect, test } from 'bun:test'
 import { parseConninfo } from '../../lib/database/conninfo.ts'
-import { openSocket } from '../../lib/database/transport.ts'
+import { openTransport } from '../../lib/database/transport.ts'
 import { noFile } from '../support/files.ts'
 
-/** Asks a server for TLS which answers as it is told. @returns whether the socket is used all the same, or what is wrong. */
+/** Asks a server for TLS which answers as it is told. @returns whether the transport is used all the same, or what is wrong. */
 async function ask(answer: string, sslmode: string): Promise<string> {
   const server = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: (socket) => void socket.write(answer) } })
   const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d?sslmode=${sslmode}&connect_timeout=1`, {}, noFile, 'me')
   const [host] = conninfo.hosts
   if (!host) throw new Error('no host')
-  const outcome = await openSocket(conninfo, host, true).then(
-    (socket) => {
-      socket.destroy()
+  const outcome = await openTransport(conninfo, host, true).then(
+    (transport) => {
+      transport.destroy()
       return 'used as it is'
     },
     (error: Error) => error.message,
@@ -35,10 +35,10 @@ test('a connection that is reset before anybody listens for its faults ends no p
   const conninfo = parseConninfo(`postgres://u@127.0.0.1:${server.port}/d`, {}, noFile, 'me')
   const [host] = conninfo.hosts
   if (!host) throw new Error('no host')
-  const socket = await openSocket(conninfo, host, false)
-  const closed = new Promise((resolve) => socket.once('close', resolve))
-  expect(() => socket.emit('error', new Error('read ECONNRESET'))).not.toThrow()
-  socket.resume().write('x')
+  const transport = await openTransport(conninfo, host, false)
+  const closed = new Promise((resolve) => transport.once('close', resolve))
+  expect(() => transport.emit('error', new Error('read ECONNRESET'))).not.toThrow()
+  transport.resume().write('x')
   await closed
   server.stop(true)
 })

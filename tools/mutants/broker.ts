@@ -46,7 +46,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...pipeline,
-    file: 'lib/database/transport.ts',
+    file: 'lib/database/connection.ts',
     find: '53|54|55',
     replace: '53|55',
     promise: "With PostgreSQL's notification queue full, senders wait",
@@ -90,8 +90,8 @@ export const broker: readonly Mutant[] = [
     title: 'a half-open session is found',
   },
   {
-    file: 'lib/database/connection.ts',
-    find: 'every < conninfo.connectTimeout ? withScouts(attempt, every, notified) : ',
+    file: 'lib/database/database.ts',
+    find: 'every < conninfo.connectTimeout ? inParallel(attempt, every, notified) : ',
     replace: '',
     promise: 'A way that is free again is found within the interval, however long it was silent',
     test: 'test/contract/healing.test.ts',
@@ -138,7 +138,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     file: 'lib/waiting.ts',
-    find: 'Math.min(FIRST * 2 ** (attempts - 1), LONGEST)',
+    find: 'doubled(FIRST, attempts - 1, LONGEST)',
     replace: '15_000',
     promise: 'After a failover to a replica, clients are served within 5 s of its promotion',
     test: 'test/faults/failover.test.ts',
@@ -167,8 +167,8 @@ export const broker: readonly Mutant[] = [
     title: 'notifications that arrive say nothing',
   },
   {
-    file: 'lib/database/connection.ts',
-    find: 'await liftTimeouts(session)',
+    file: 'lib/database/opening.ts',
+    find: 'await liftTimeouts(connection)',
     replace: '',
     promise: "A role's time limits end no session of the server",
     test: 'test/faults/roles.test.ts',

@@ -16,8 +16,8 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...config,
-    find: 'if (!(error instanceof Fault || ',
-    replace: 'if (faults.length > 0 || !(error instanceof Fault || ',
+    find: 'if (!(error instanceof Fault)',
+    replace: 'if (faults.length > 0 || !(error instanceof Fault)',
     promise: 'A wrong configuration names every wrong variable at once',
     title: 'names every wrong variable at once',
   },
@@ -160,6 +160,7 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
+    file: 'lib/database/connection-string.ts',
     find: 'if (Object.hasOwn(keywords, keyword)) return',
     replace: 'if (keyword in keywords) return',
     promise: 'A keyword that is not supported is a fault that names it',
@@ -167,6 +168,7 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
+    file: 'lib/database/connection-string.ts',
     find: ".includes('@'))",
     replace: ".includes('@@'))",
     promise: 'No fault of a connection string quotes a part of the password',
@@ -188,6 +190,7 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...conninfo,
+    file: 'lib/database/password-file.ts',
     find: "fields[index] === '*' || ",
     replace: '',
     promise: 'The password file is read as libpq reads it',

@@ -2,11 +2,11 @@
 import type { Mutant } from './mutant.ts'
 
 const transport = { file: 'lib/database/transport.ts', test: 'test/unit/transport.test.ts' }
-const connection = { file: 'lib/database/connection.ts', test: 'test/contract/database.test.ts' }
+const opening = { file: 'lib/database/opening.ts', test: 'test/contract/database.test.ts' }
 
 export const database: readonly Mutant[] = [
   {
-    ...connection,
+    ...opening,
     find: "if (isReplica) throw new DatabaseError('is a replica, which takes",
     replace: "if (target === 'standby') throw new DatabaseError('is a replica, which takes",
     promise: 'The sending side, too, finds the primary behind a replica',
@@ -14,7 +14,7 @@ export const database: readonly Mutant[] = [
     title: 'where a replica comes first',
   },
   {
-    ...connection,
+    ...opening,
     find: "to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')",
     replace: 'backend_start::text',
     promise: 'A session that is left behind is found and ended, whatever DateStyle its role has',
@@ -22,7 +22,8 @@ export const database: readonly Mutant[] = [
     title: 'is found again by its start',
   },
   {
-    ...connection,
+    ...opening,
+    file: 'lib/database/protocol.ts',
     find: ';rollback`',
     replace: '`',
     promise: 'What is tried for a channel is undone',
@@ -38,8 +39,8 @@ export const database: readonly Mutant[] = [
   },
   {
     ...transport,
-    find: "if (mode === 'prefer') return socket",
-    replace: 'return socket',
+    find: "if (mode === 'prefer') return plain",
+    replace: 'return plain',
     promise: 'sslmode=require never speaks to a server without TLS',
     title: 'a server without TLS',
   },
@@ -60,14 +61,15 @@ export const database: readonly Mutant[] = [
     title: 'verify-ca and verify-full check',
   },
   {
-    ...connection,
+    ...opening,
     find: "if (target === 'standby' && !isReplica) return 'a primary'",
     replace: '',
     promise: 'target_session_attrs chooses servers as libpq does',
     title: 'are chosen by target_session_attrs',
   },
   {
-    ...connection,
+    ...opening,
+    file: 'lib/database/database.ts',
     find: "tls.mode === 'prefer') return [true, false]",
     replace: "tls.mode === 'prefer') return [false, true]",
     promise: 'sslmode=prefer encrypts where TLS is to be had',

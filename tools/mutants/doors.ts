@@ -245,8 +245,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...address,
-    find: "error.code === 'EADDRINUSE'",
-    replace: "error.code === ''",
+    find: "codeOf(error) === 'EADDRINUSE'",
+    replace: "codeOf(error) === ''",
     promise: 'A port that is taken ends the program, which says so',
     title: 'a port that is taken',
   },

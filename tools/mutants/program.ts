@@ -89,8 +89,8 @@ export const program: readonly Mutant[] = [
   },
   {
     file: 'lib/reach.ts',
-    find: 'meanings[code] ?? error.message',
-    replace: 'error.message',
+    find: "meanings[codeOf(error) ?? ''] ?? messageOf(error)",
+    replace: 'messageOf(error)',
     promise: 'What a runtime advises does not leak from a refused connection',
     test: 'test/contract/keys.test.ts',
     title: 'without the advice of the runtime',
