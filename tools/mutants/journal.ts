@@ -50,13 +50,6 @@ export const journal: readonly Mutant[] = [
   },
   {
     ...schema,
-    find: "set_config('pgws.mark', concat_ws(' ', own, place, count), true)",
-    replace: "set_config('pgws.mark', concat_ws(' ', own, place, count), false)",
-    promise: 'Numbers within a transaction have no gap where a savepoint was rolled back',
-    title: 'leaves with its savepoint',
-  },
-  {
-    ...schema,
     find: 'if earlier is not null then',
     replace: 'if false then',
     promise: 'RESET ALL within a transaction fails no publish',
@@ -82,7 +75,7 @@ export const journal: readonly Mutant[] = [
     find: 'create or replace function pgws.position() returns text\nlanguage sql stable',
     replace: 'create or replace function pgws.position() returns text\nlanguage sql volatile',
     promise: 'A position that is taken with a state in one statement is not ahead of that state',
-    title: 'that is taken with a state in one statement',
+    title: 'is that of the snapshot, not of the moment',
   },
   {
     ...schema,

@@ -42,17 +42,22 @@ test(
       let rounds = 0
       while (performance.now() < end) {
         const before = model.committed.length
+        const isAlone = rounds % 3 === 2
         const isOver = { value: false }
-        const disturbing = disturb(servers, impostors, readers, random, isOver)
+        // Nobody stands by then who would look in place of a sequencer that overslept.
+        if (isAlone) remove(servers, readers, 0)
+        const disturbing = isAlone ? undefined : disturb(servers, impostors, readers, random, isOver)
         await Promise.all(publishers.map((session) => publishFor(session, model, random)))
         // The last one began while the sequencer looked, and ends when that has fallen asleep.
-        await publishOnce(publishers[0] as postgres.Sql, model, random, random.below(2) === 0)
+        await publishOnce(publishers[0] as postgres.Sql, model, random, true)
         isOver.value = true
         await disturbing
+        for (const reader of readers) if (!reader.isLive) await join(reader, servers, random)
         await arrive(servers, readers, model)
         rounds++
         expect({ seed, rounds, published: model.committed.length > before }).toMatchObject({ published: true })
         judge(await truth(), model, servers, readers)
+        if (isAlone) servers.push(await startServer(place))
       }
       expect(rounds).toBeGreaterThan(2)
     } catch (error) {
@@ -89,10 +94,10 @@ async function disturb(
     else if (kind === 1) {
       await place.sql`select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1885828979 and objid = 2 and granted`
     } else if (kind === 2) {
-      for (const reader of readers) if (server.readers.has(reader)) reader.leave()
-      server.stop()
-      servers[index] = await startServer(place)
-    } else if (kind < 6) {
+      remove(servers, readers, index)
+      servers.push(await startServer(place))
+    } else if (kind === 3) server.deafen(50 + random.below(300))
+    else if (kind < 6) {
       // Who looks without being the sequencer, two at once.
       await Promise.allSettled(impostors.map((session) => session`select pgws.look()`))
     } else if (kind < 12 && readers.length < 30) {
@@ -109,7 +114,13 @@ async function disturb(
     await Bun.sleep(random.below(30))
   }
   await Promise.all(joining)
-  for (const reader of readers) if (!reader.isLive) await join(reader, servers, random)
+}
+
+/** Ends a server, and with it the connections of its readers. */
+function remove(servers: Server[], readers: readonly Reader[], index: number): void {
+  const [server] = servers.splice(index, 1)
+  for (const reader of readers) if (server?.readers.has(reader)) reader.leave()
+  server?.stop()
 }
 
 /** Tries again where the server that it went to is gone. */
@@ -131,10 +142,10 @@ async function arrive(servers: readonly Server[], readers: readonly Reader[], mo
   const expected = model.committed.reduce((sum, { messages }) => sum + messages.length, 0)
   const deadline = performance.now() + PATIENCE
   for (;;) {
-    const [found] = await place.sql`select head::float8 as head from pgws.stand()`
-    const head = Number(found?.head)
-    const hasAll = (await truth()).length >= expected
-    if (hasAll && servers.every(({ journal }) => journal.head >= head) && readers.every(({ isLive }) => isLive)) return
+    const all = await truth()
+    const head = all.at(-1)?.number ?? 0
+    if (all.length >= expected && servers.every(({ journal }) => journal.head >= head) && readers.every(({ isLive }) => isLive))
+      return
     if (performance.now() > deadline) {
       const states = servers.map(({ journal }) => journal.figures)
       throw new Error(`stalled: ${JSON.stringify({ expected, head, states })}`)

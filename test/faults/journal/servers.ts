@@ -27,12 +27,15 @@ export interface Server {
   readonly readers: Set<Reader>
   /** While it is frozen, the server asks nothing and hears no answer, but keeps its sessions. */
   freeze(milliseconds: number): void
+  /** It hears bells late, and so is behind the tables that its readers are given pages from. */
+  deafen(milliseconds: number): void
   readonly isStopped: boolean
   stop(): void
 }
 
 export async function startServer(place: JournalDatabase): Promise<Server> {
   let thawed: Promise<void> = Promise.resolve()
+  let hears: Promise<void> = Promise.resolve()
   let isStopped = false
   const readers = new Set<Reader>()
   const stream: Entry[] = []
@@ -54,7 +57,7 @@ export async function startServer(place: JournalDatabase): Promise<Server> {
   })
   const bells = place.session()
   for (const channel of ['pgws_published', 'pgws_sequenced'])
-    await bells.listen(channel, () => void thawed.then(() => journal.rang(channel)))
+    await bells.listen(channel, () => void Promise.all([thawed, hears]).then(() => journal.rang(channel)))
   await journal.start()
   return {
     journal,
@@ -63,6 +66,9 @@ export async function startServer(place: JournalDatabase): Promise<Server> {
     readers,
     freeze(milliseconds) {
       thawed = Bun.sleep(milliseconds)
+    },
+    deafen(milliseconds) {
+      hears = Bun.sleep(milliseconds)
     },
     get isStopped() {
       return isStopped
