@@ -165,6 +165,19 @@ describe('a position', () => {
   })
 
   test('is that of the snapshot, not of the moment', async () => {
+    const [reader, writer] = [journal.session(), journal.session()]
+    await journal.look()
+    const before = await position()
+    await writer`select pg_advisory_lock(1)`
+    const asked = reader`select pg_advisory_lock_shared(1), pgws.position() as position`.execute()
+    while ((await sql`select from pg_locks where not granted`).length === 0) await Bun.sleep(1)
+    await publish('chat', 'committed after the statement began')
+    await journal.look()
+    await writer`select pg_advisory_unlock(1)`
+    expect((await asked)[0]?.position).toBe(before)
+  })
+
+  test('is that of the snapshot of a transaction', async () => {
     await journal.look()
     await sql.begin('isolation level repeatable read', async (transaction) => {
       const before = await position(transaction)

@@ -21,7 +21,7 @@ beforeEach(async () => {
 /** The payloads that came into the journal since the test began, in its order. */
 async function published(): Promise<string[]> {
   await journal.look()
-  const rows = await sql`select payload from pgws.read(${before}, 100000, 2000000000)`
+  const rows = await sql`select payload from pgws.read(${before}, 100000, 2000000000, 1)`
   return rows.map(({ payload }) => String(payload))
 }
 
@@ -174,7 +174,7 @@ describe('who may publish', () => {
       "history('chat')",
       'look()',
       'rotate()',
-      'read(0, 1, 1)',
+      'read(0, 1, 1, 1)',
       'stand()',
       'version()',
     ])
@@ -239,7 +239,7 @@ describe('order', () => {
       await Promise.allSettled(sessions.map((session) => session`select pgws.look()`))
     }
     expect(await published()).toEqual(Array.from({ length: next }, (_, index) => String(index)))
-    const rows = await sql`select position::int from pgws.read(${before}, 1000, 1000000)`
+    const rows = await sql`select position::int from pgws.read(${before}, 1000, 1000000, 1)`
     expect(rows.map(({ position }) => Number(position) - before)).toEqual(Array.from({ length: next }, (_, index) => index + 1))
   })
 

@@ -44,7 +44,7 @@ export async function startJournal(settings: Readonly<Record<string, string>> = 
       return { head: Number(found?.head), fresh: Number(found?.fresh) }
     },
     async all() {
-      const rows = await sql`select channel, payload from pgws.read(0, 1000000, 2000000000)`
+      const rows = await sql`select channel, payload from pgws.read(0, 1000000, 2000000000, 1)`
       return rows.map(({ channel, payload }) => `${channel}:${payload}`)
     },
     async stop() {

@@ -6,6 +6,7 @@ import { channels } from './channels.ts'
 import { configuration } from './config.ts'
 import { database } from './database.ts'
 import { doors } from './doors.ts'
+import { journal } from './journal.ts'
 import type { Mutant } from './mutant.ts'
 import { program } from './program.ts'
 import { sessions } from './sessions.ts'
@@ -18,6 +19,7 @@ export const mutants: readonly Mutant[] = [
   ...configuration,
   ...database,
   ...doors,
+  ...journal,
   ...program,
   ...sessions,
 ]

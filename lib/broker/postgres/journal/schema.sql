@@ -471,8 +471,25 @@ as $$
     coalesce((select max(e.number) from pgws.epochs e), 0)
 $$;
 
--- Up to so many messages of all channels behind a position, by position, as many as fit into so many bytes, one at least.
-create or replace function pgws.read(after bigint, wanted int, bytes int)
+-- The epochs of this cluster, the earliest first. A position of any other is lost.
+create or replace function pgws.epochs_here() returns setof pgws.epochs
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as 'select e.* from pgws.epochs e where e.cluster = pgws.cluster() order by e.number';
+
+-- To be asked when the messages behind a position have been read: before, a table could be emptied meanwhile.
+create or replace function pgws.must_keep(after bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if after + 1 < (select s.kept from pgws.settings s) then
+    raise exception 'pgws: messages behind % are gone', after using errcode = 'PT410';
+  end if;
+end
+$$;
+
+-- Up to so many messages of all channels behind a position, by position, as many as fit into so many bytes, one at least. Refuses to
+-- where they are not all there, or where another epoch has begun than the reader knows of.
+create or replace function pgws.read(after bigint, wanted int, bytes int, epoch int)
 returns table ("position" bigint, channel text, payload text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
@@ -502,6 +519,10 @@ begin
     ) s
     where s.ahead < bytes or s.ahead = 0
     order by s.position;
+  if read.epoch <> (select coalesce(max(e.number), 0) from pgws.epochs e) then
+    raise exception 'pgws.read: another epoch has begun' using errcode = 'PT409';
+  end if;
+  perform pgws.must_keep(read.after);
 end
 $$;
 
@@ -519,7 +540,7 @@ begin
       select p.*, sum(octet_length(p.payload)) over (order by p.position) - octet_length(p.payload) as ahead
       from (
         select m.position, c.channel, m.payload
-        from unnest(read_channels.channels) as c(channel)
+        from (select distinct u.channel from unnest(read_channels.channels) as u(channel)) c
         cross join lateral pgws.channel_after(c.channel, read_channels.after, wanted) m
         order by m.position
         limit wanted
@@ -527,6 +548,7 @@ begin
     ) s
     where s.ahead < bytes or s.ahead = 0
     order by s.position;
+  perform pgws.must_keep(read_channels.after);
 end
 $$;
 
@@ -537,21 +559,22 @@ as $$
   select min(s.position) - 1
   from (
     select m.position
-    from unnest(newest.channels) as c(channel)
+    from (select distinct u.channel from unnest(newest.channels) as u(channel)) c
     cross join lateral pgws.channel_newest(c.channel, wanted) m
     order by m.position desc
     limit wanted
   ) s
 $$;
 
--- Begins a sequencer's session: a new epoch where history may have forked, and how long messages are kept.
-create or replace function pgws.begin_session(retention interval) returns void
+-- Begins a sequencer's session: a new epoch where history may have forked, and how long messages are kept. Returns for how many
+-- seconds each table is filled.
+create or replace function pgws.begin_session(retention interval) returns double precision
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   newest pgws.epochs;
   head pgws.batches;
-  place smallint;
+  setting pgws.settings;
 begin
   perform pg_advisory_xact_lock(1885828979, 1);
   update pgws.settings s
@@ -559,18 +582,20 @@ begin
   where s.retention <> begin_session.retention;
   select * into newest from pgws.epochs e order by e.number desc limit 1;
   select * into head from pgws.batches b order by b.number desc limit 1;
+  select * into setting from pgws.settings;
   if newest.cluster = pgws.cluster() and newest.timeline = pgws.timeline() then
-    return;
+    return setting.slot_seconds;
   end if;
   insert into pgws.epochs (number, cluster, timeline, began)
   values (coalesce(newest.number, 0) + 1, pgws.cluster(), pgws.timeline(), coalesce(head.last, 0) + 1);
   if newest.cluster is distinct from pgws.cluster() then
     -- Nothing of this cluster was ever looked at.
     update pgws.settings set kept = coalesce(head.last, 0) + 1;
-    place := pgws.slot(s.slot_seconds) from pgws.settings s;
     insert into pgws.batches (number, last, snapshot, taken_at, slot, next_slot)
-    values (coalesce(head.number, 0) + 1, coalesce(head.last, 0), '3:3:', clock_timestamp(), coalesce(head.next_slot, place), place);
+    select coalesce(head.number, 0) + 1, coalesce(head.last, 0), '3:3:', clock_timestamp(), coalesce(head.next_slot, p.slot), p.slot
+    from pgws.slot(setting.slot_seconds) as p(slot);
   end if;
+  return setting.slot_seconds;
 end
 $$;
 
@@ -672,6 +697,34 @@ begin
 end
 $$;
 
+-- One server at a time is the sequencer.
+create or replace function pgws.become_sequencer() returns boolean
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as 'select pg_try_advisory_lock(1885828979, 2)';
+
+-- Ends the session of a sequencer that does not look any more: its server hangs, or is cut off. False where that is not allowed.
+create or replace function pgws.replace_sequencer() returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce(bool_or(pg_terminate_backend(l.pid)), true)
+  from pg_locks l
+  where l.locktype = 'advisory' and l.classid = 1885828979 and l.objid = 2 and l.granted and l.pid <> pg_backend_pid()
+    and l.database = (select d.oid from pg_database d where d.datname = current_database());
+exception when insufficient_privilege then
+  return false;
+end
+$$;
+
+-- Gives back what a session behind a pooler took, when it comes across it again.
+create or replace function pgws.release() returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  select pg_advisory_unlock(l.classid::int, l.objid::int)
+  from pg_locks l
+  where l.locktype = 'advisory' and l.classid = 1885828979 and l.objid in (2, 3) and l.pid = pg_backend_pid()
+$$;
+
 -- Whether a message is visible that has no position yet.
 create or replace function pgws.is_behind() returns boolean
 language plpgsql volatile security definer
@@ -693,7 +746,7 @@ $$;
 -- neither the table that is filled now nor, towards the end of its time, the one after it, so no INSERT waits either.
 create or replace function pgws.rotate() returns int
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off
+set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
   setting pgws.settings;
@@ -764,7 +817,9 @@ end
 $$;
 
 create or replace function pgws.empty_batches(place int, head pgws.batches) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
 as $$
 begin
   if head.slot <> place and exists (select from pgws.batches b where b.slot = place)

@@ -1,0 +1,242 @@
+/**
+ * Owns the journal as the rest of the server sees it: what is new comes by a callback, what lies behind a position is asked for, and
+ * both meet without a gap or a double.
+ *
+ *     const journal = createJournal({ database, retention, cacheBytes, checkInterval, log, receive, lost })
+ *     await journal.start()                    // throws what is wrong; heals by itself from then on
+ *     journal.rang(channel)                    // for notifications on the two channels of BELLS
+ *     journal.stop()
+ *
+ * A reader that resumes asks `after` for one page behind another, writes it, and goes on from `upTo`. A page that is at the `end` is
+ * given within the tick of the call: a reader that joins those who read live in this same tick has all up to `head`, and gets what
+ * follows.
+ */
+import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
+import type { Log } from '../../../log.ts'
+import { createFollower, entryOf, GONE, PAGE, PAGE_BYTES, SEQUENCED } from './follower.ts'
+import { faultOfSchema } from './install.ts'
+import { numberOf, positionOf } from './positions.ts'
+import type { Entry } from './recent.ts'
+import { BELL, createSequencer, type State } from './sequencer.ts'
+
+export type { Entry }
+
+/** The database channels to LISTEN on. */
+export const BELLS: readonly string[] = [BELL, SEQUENCED]
+
+/** A piece of what lies behind a position. */
+export interface Page {
+  readonly entries: readonly Entry[]
+  /** All messages of the channels up to this number are in this page or ahead of it. */
+  readonly upTo: number
+  /** Nothing is behind it, as long as this tick lasts. */
+  readonly isEnd: boolean
+}
+
+export interface History {
+  /**
+   * The next messages of some channels behind a number: at once from memory, or else from the tables.
+   *
+   * @returns `lost` where they are not all there. @throws DatabaseError
+   */
+  after(channels: readonly string[], number: number): Page | Promise<Page | 'lost'>
+  /** The number behind which the last so many messages of some channels lie. @throws DatabaseError */
+  last(channels: readonly string[], count: number): number | Promise<number>
+  /** The number of a position that may be resumed at. It asks the database where that is ahead of what was read. @throws DatabaseError */
+  find(position: string): Promise<number | 'malformed' | 'lost'>
+  /** The position of a message's number, as readers know it. */
+  position(number: number): string
+}
+
+export interface Journal {
+  readonly history: History
+  /** The number of the newest message that was received. */
+  readonly head: number
+  /** Whether the journal can be read. */
+  readonly isReading: boolean
+  readonly figures: Figures
+  start(): Promise<void>
+  rang(channel: string): void
+  stop(): void
+}
+
+export interface Figures {
+  readonly head: number
+  readonly kept: number
+  readonly sequencer: State
+  readonly looks: number
+  readonly batches: number
+  readonly cachedBytes: number
+  readonly cachedMessages: number
+  readonly pagesFromMemory: number
+  readonly pagesFromTables: number
+}
+
+export interface JournalOptions {
+  readonly database: Pick<Database, 'connect'>
+  /** An interval as PostgreSQL reads it. */
+  readonly retention: string
+  /** Bytes for the newest messages in memory. */
+  readonly cacheBytes: number
+  /** Milliseconds, as PGWS_CHECK_LISTENER_INTERVAL; 0 where that is unset. */
+  readonly checkInterval: number
+  /** Milliseconds between looks and reads for which nobody rang. Default 1,000. */
+  readonly unasked?: number
+  readonly log: Log
+  /** Takes new messages in the order of the journal, a page within one tick. */
+  readonly receive: (entries: readonly Entry[]) => void
+  /** Readers of any channel may have missed messages between two numbers. */
+  readonly lost: (from: number, to: number) => void
+}
+
+/**
+ * Publishes a batch in one transaction: as many channels ($1), texts ($2) and keys ($3), each joined by a separator ($4) that is in none
+ * of them. An empty key is none; a text is never empty, for an envelope is not.
+ */
+export const PUBLISH = `select count(pgws.publish(m.channel, m.payload, nullif(m.key, '')))
+  from unnest(string_to_array($1, $4), string_to_array($2, $4), string_to_array($3, $4)) as m(channel, payload, key)`
+
+const READ = `select position::float8 as number, channel, payload
+  from pgws.read_channels(array(select json_array_elements_text($1::text::json)), $2::text::bigint, $3::text::int, $4::text::int)`
+
+const NEWEST = 'select pgws.newest(array(select json_array_elements_text($1::text::json)), $2::text::int)::float8 as number'
+
+const HEAD = 'select head::float8 as head from pgws.stand()'
+
+export function createJournal(options: JournalOptions): Journal {
+  const follower = createFollower(options)
+  const sequencer = createSequencer(options)
+  const tables = createTables(options.database)
+  let pagesFromMemory = 0
+  let pagesFromTables = 0
+
+  function fromMemory(channels: readonly string[], number: number): Page {
+    pagesFromMemory++
+    const entries = follower.recent.after(channels, number, PAGE)
+    const last = entries.length < PAGE ? undefined : entries.at(-1)
+    return { entries, upTo: last?.number ?? follower.head, isEnd: last === undefined }
+  }
+
+  async function fromTables(channels: readonly string[], number: number): Promise<Page | 'lost'> {
+    pagesFromTables++
+    const received = follower.head
+    try {
+      const found = (await tables.ask(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
+        entryOf,
+      )
+      // What was not received yet comes live.
+      const entries = found.filter((entry) => entry.number <= follower.head)
+      if (entries.length < found.length) return { entries, upTo: follower.head, isEnd: false }
+      return { entries, upTo: entries.at(-1)?.number ?? Math.max(number, received), isEnd: false }
+    } catch (error) {
+      if (asDatabaseError(error).code === GONE) return 'lost'
+      throw error
+    }
+  }
+
+  async function newestInTables(channels: readonly string[], count: number): Promise<number> {
+    const [row] = await tables.ask(NEWEST, [JSON.stringify(channels), String(count)])
+    return row?.number == null ? follower.head : Math.min(Number(row.number), follower.head)
+  }
+
+  const history: History = {
+    after: (channels, number) => (number >= follower.recent.since ? fromMemory(channels, number) : fromTables(channels, number)),
+    last(channels, count) {
+      const entries = follower.recent.last(channels, count)
+      const first = entries.length === count ? entries[0] : undefined
+      return first === undefined ? newestInTables(channels, count) : first.number - 1
+    },
+    async find(position) {
+      const number = numberOf(follower.epochs, position)
+      if (typeof number === 'string' || number <= follower.head) return number
+      const [row] = await tables.ask(HEAD)
+      if (number > Number(row?.head)) return 'lost'
+      await follower.reached(number)
+      return number
+    },
+    position: (number) => positionOf(follower.epochs, number),
+  }
+
+  return {
+    history,
+    get head() {
+      return follower.head
+    },
+    get isReading() {
+      return follower.isReading
+    },
+    get figures() {
+      const { head, kept, recent } = follower
+      const { state, looks, batches } = sequencer
+      const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
+      return { head, kept, sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
+    },
+    async start() {
+      const fault = await tables.fault()
+      if (fault !== undefined) throw new Error(fault)
+      await follower.start()
+      sequencer.start()
+    },
+    rang(channel) {
+      if (channel === BELL) sequencer.rang()
+      else if (channel === SEQUENCED) follower.rang()
+    },
+    stop() {
+      sequencer.stop()
+      follower.stop()
+      tables.stop()
+    },
+  }
+}
+
+interface Tables {
+  ask(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
+  /** Why the journal cannot be used here. */
+  fault(): Promise<string | undefined>
+  stop(): void
+}
+
+/** Milliseconds that a page gets: what a silent network swallowed is never answered. */
+const PAGE_LIMIT = 10_000
+
+/** A session of its own for what readers ask for, so that pages delay nothing new. It is opened when it is first needed. */
+function createTables(database: Pick<Database, 'connect'>): Tables {
+  let state: 'open' | 'stopped' = 'open'
+  let opening: Promise<Connection> | undefined
+
+  async function open(): Promise<Connection> {
+    if (state === 'stopped') throw new DatabaseError('the journal is stopped', 'CONNECTION_CLOSED', false)
+    const session = await database.connect()
+    void session.closed.then(() => (opening = undefined))
+    return session
+  }
+
+  function opened(): Promise<Connection> {
+    opening ??= open().catch((error) => {
+      opening = undefined
+      throw error
+    })
+    return opening
+  }
+
+  return {
+    async ask(statement, parameters) {
+      const session = await opened()
+      const late = new DatabaseError(`the journal gave no page within ${PAGE_LIMIT} ms`, 'PAGE_TIMEOUT', false)
+      const timer = setTimeout(() => session.close(late), PAGE_LIMIT)
+      try {
+        return await session.query(statement, parameters)
+      } finally {
+        clearTimeout(timer)
+      }
+    },
+    fault: async () => faultOfSchema(await opened()),
+    stop() {
+      state = 'stopped'
+      opening?.then(
+        (session) => session.close(),
+        () => undefined,
+      )
+    },
+  }
+}
