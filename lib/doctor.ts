@@ -92,6 +92,7 @@ async function goRound(config: Config): Promise<string> {
     channel: config.listenChannel,
     isDirect: () => false,
     maxChannels: 0,
+    journal: undefined,
     checkInterval: config.checkInterval,
     attempts: 1,
     log: createLog({ write: () => undefined }),
@@ -100,7 +101,7 @@ async function goRound(config: Config): Promise<string> {
   const ignore = (): void => undefined
   const began = performance.now()
   try {
-    await broker.start({ message: ignore, missed: ignore, lost: ignore, restored: ignore, ended: ignore })
+    await broker.start({ message: ignore, missed: ignore, historyLost: ignore, lost: ignore, restored: ignore, ended: ignore })
     return `a notification came back on ${JSON.stringify(config.listenChannel)} in ${Math.ceil(performance.now() - began)} ms`
   } finally {
     broker.stop()

@@ -76,6 +76,8 @@ export interface Receiver {
    * that no reader gets that one and leaves before it is told.
    */
   missed(from: number | undefined, to: number): void
+  /** Messages that were kept are gone: readers of any channel may have missed some. */
+  historyLost(): void
   /** The engine does not deliver a followed channel any more. Its readers are to go. */
   lost(channel: string): void
   /** Messages arrive again, after an outage between two times in milliseconds of UNIX time. */

@@ -65,6 +65,8 @@ export interface Sessions {
    * not to go on without a word, closes them.
    */
   missed(from: number | undefined, to: number): void
+  /** Tells every reader of kept channels that it may have missed messages. */
+  historyLost(): void
   /** Closes the readers of a channel that the broker does not deliver any more. */
   lost(channel: string): void
   /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
@@ -219,6 +221,11 @@ export function createSessions(options: SessionsOptions): Sessions {
         const channels = readable(session).filter((channel) => !options.isKept(channel))
         if (channels.length > 0 && session.closure === undefined) readings.missed(session, channels, from, to)
       }
+    },
+    historyLost() {
+      for (const session of sessions)
+        if (session.closure === undefined && session.grant.canRead)
+          readings.missed(session, readable(session), undefined, clock.wall())
     },
     lost(channel) {
       for (const session of sessions) if (readable(session).includes(channel)) close(session, 'CHANNEL_LOST')

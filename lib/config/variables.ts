@@ -106,6 +106,48 @@ export const variables = {
     meaning: 'The database channel that carries every message, both ways. At most 63 bytes.',
     parse: channel('postgres-websockets-listener'),
   }),
+  journal: variable({
+    name: 'PGWS_JOURNAL',
+    default: 'False',
+    sample: 'False',
+    example: 'True',
+    meaning:
+      'Deliver what pgws.publish() put into the journal, with history and resume, beside notifications. Needs the schema that --install creates.',
+    parse: boolean,
+  }),
+  journalChannels: variable({
+    name: 'PGWS_JOURNAL_CHANNELS',
+    default: 'unset',
+    example: 'orders,chat_*',
+    meaning:
+      'With PGWS_JOURNAL, comma-separated patterns of channels; * stands for any text. What clients send on them is kept in the journal instead of going out by NOTIFY.',
+    parse: list,
+  }),
+  journalRetention: variable({
+    name: 'PGWS_JOURNAL_RETENTION',
+    default: '1 day',
+    sample: '1 day',
+    example: '7 days',
+    meaning: 'How long the journal keeps messages: an interval as PostgreSQL reads it, at least 10 seconds.',
+    parse: (value) => value ?? '1 day',
+  }),
+  journalCacheBytes: variable({
+    name: 'PGWS_JOURNAL_CACHE_BYTES',
+    default: '16777216',
+    sample: '16777216',
+    example: '67108864',
+    meaning: 'Bytes of memory for the newest messages of the journal. Who comes back within them costs the database no query.',
+    parse: whole(16_777_216, 0, 2_147_483_647),
+  }),
+  maxMessageBytes: variable({
+    name: 'PGWS_MAX_MESSAGE_BYTES',
+    default: '1048576',
+    sample: '1048576',
+    example: '65536',
+    meaning:
+      'The most bytes of a message, with its envelope, on channels of the journal. On others the 8000 bytes of NOTIFY are the limit.',
+    parse: whole(1_048_576, 1, 1_048_576),
+  }),
   metaChannel: variable({
     name: 'PGWS_META_CHANNEL',
     default: 'unset',

@@ -29,6 +29,7 @@ function create(given: Partial<PostgresOptions> = {}) {
     channel: 'carrier',
     isDirect: (channel) => channel !== 'websockets-only',
     maxChannels: 3,
+    journal: undefined,
     checkInterval: INTERVAL,
     attempts: 1,
     log: createLog({ write: (line) => lines.push(line) }),
@@ -38,6 +39,7 @@ function create(given: Partial<PostgresOptions> = {}) {
   const receiver = {
     message: tell('message'),
     missed: tell('missed'),
+    historyLost: tell('historyLost'),
     lost: tell('lost'),
     restored: tell('restored'),
     ended: tell('ended'),

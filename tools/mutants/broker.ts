@@ -99,8 +99,8 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: 'listenToAll(channel, followed.names)',
-    replace: 'listenToAll(channel, [])',
+    find: '[...bells, ...followed.names]',
+    replace: 'bells',
     promise: 'Database channels are restored with the session',
     title: 'a session that ends is replaced at once',
   },

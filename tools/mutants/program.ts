@@ -152,8 +152,8 @@ export const program: readonly Mutant[] = [
   },
   {
     file: 'lib/broker/postgres/broker.ts',
-    find: 'name !== channel && options.isDirect(name)',
-    replace: 'options.isDirect(name)',
+    find: 'name !== channel && !bells',
+    replace: '!bells',
     promise: 'The listen channel is never received directly',
     test: 'test/contract/channels.test.ts',
     title: 'is never the listen channel',

@@ -15,6 +15,8 @@ import { createBackoff } from '../../waiting.ts'
 import { createCheck } from './check.ts'
 import { createDelivery } from './delivery.ts'
 import { createFollowedChannels } from './followed-channels.ts'
+import { type JournalOptions, SchemaFault } from './journal/journal.ts'
+import { createKeptMessages } from './journal/kept-messages.ts'
 import { type Listener, openListener } from './listener.ts'
 import type { Mark } from './missed.ts'
 import { createNotifier } from './notifier.ts'
@@ -29,11 +31,15 @@ export interface PostgresOptions {
   readonly maxChannels: number
   /** Milliseconds within which a broken listener is found and healed; 0 checks every 10 s, and heals nothing. */
   readonly checkInterval: number
+  /** Undefined where none is read. */
+  readonly journal: JournalSettings | undefined
   /** Attempts to reach the database at the start. */
   readonly attempts: number
   readonly log: Log
   readonly metrics: Metrics
 }
+
+export type JournalSettings = Pick<JournalOptions, 'retention' | 'cacheBytes'>
 
 type State = 'starting' | 'listening' | 'away' | 'draining' | 'stopped'
 
@@ -45,8 +51,10 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   const notifier = createNotifier({ database, channel, log, metrics })
   const delivery = createDelivery(channel, log, metrics)
   const check = createCheck({ interval: checkInterval, notifier, delivery, log, metrics })
+  const journal = options.journal && createKeptMessages({ ...options.journal, database, checkInterval, delivery, log, metrics })
+  const bells = journal?.bells ?? []
   const followed = createFollowedChannels({
-    isDirect: (name) => name !== channel && options.isDirect(name),
+    isDirect: (name) => name !== channel && !bells.includes(name) && options.isDirect(name),
     most: options.maxChannels,
     listener: () => listener,
   })
@@ -64,6 +72,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     if (next === 'away') notifier.pause()
     if (next === 'away' || next === 'stopped') drop()
     if (next === 'stopped') backoff.cut()
+    if (next === 'stopped') journal?.stop()
   }
 
   function drop(): void {
@@ -79,12 +88,15 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       checkChannel: check.channel,
       log,
       checked: check.arrived,
-      notified: delivery.notified,
+      notified: (name, notification) => {
+        if (bells.includes(name)) journal?.rang(name)
+        else delivery.notified(name, notification)
+      },
     })
     if (is('stopped')) return opened.close()
     listener = opened
     try {
-      for (const name of await opened.listenToAll(channel, followed.names)) {
+      for (const name of await opened.listenToAll(channel, [...bells, ...followed.names])) {
         followed.remove(name)
         delivery.channelLost(name)
       }
@@ -131,7 +143,8 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
 
   /** @returns milliseconds until the next attempt. @throws the fault, where it was the last. */
   function waitAtStart(fault: unknown, attempt: number): number {
-    if (attempt >= options.attempts) throw fault
+    drop()
+    if (attempt >= options.attempts || fault instanceof SchemaFault) throw fault
     const wait = Math.min(1000 * 2 ** (attempt - 1), START_WAIT_LONGEST)
     const reason = asDatabaseError(fault).message
     log.warning('cannot listen', { reason, attempt, of: options.attempts, 'next-in': `${wait / 1000}s` })
@@ -140,17 +153,18 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
 
   return {
     publish: notifier.send,
-    history: undefined,
+    history: journal?.history,
     follow: followed.follow,
     unfollow: followed.unfollow,
     get isReady() {
-      return check.isProven
+      return check.isProven && journal?.isReading !== false
     },
     async start(receiver) {
       delivery.start(receiver)
       for (let attempt = 1; is('starting'); attempt++) {
         try {
           await listen()
+          await journal?.start()
           if (is('starting')) enter('listening')
         } catch (error) {
           if (is('starting')) await backoff.wait(waitAtStart(error, attempt))

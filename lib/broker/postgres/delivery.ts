@@ -11,6 +11,10 @@ export interface Delivery extends Pick<Missed, 'arrived' | 'heardAt' | 'mark' | 
   start(receiver: Receiver): void
   /** A notification of a channel that is listened to. */
   notified(channel: string, notification: string): void
+  /** A message of the journal. */
+  kept(channel: string, text: string, position: string): void
+  /** Messages of the journal are gone. */
+  historyLost(): void
   /** LISTEN stands again. @param since when it was lost. */
   restored(since: Mark): void
   /** A channel is not listened to any more. */
@@ -42,6 +46,8 @@ export function createDelivery(channel: string, log: Log, metrics: Metrics): Del
       tellMissed()
       receiver?.message(name === channel ? (channelOf(notification) ?? channel) : name, notification)
     },
+    kept: (name, text, position) => receiver?.message(name, text, position),
+    historyLost: () => receiver?.historyLost(),
     restored(since) {
       const from = missed.timeOf(since)
       const to = missed.lastArrival

@@ -1,7 +1,8 @@
 /** Owns what the property test of the journal drives: servers that can be frozen, killed and started anew, and readers that go between them. */
 import { createJournal, type Entry, type Journal } from '../../../lib/broker/postgres/journal/journal.ts'
-import { createDatabase, type Database } from '../../../lib/database/connection.ts'
+import type { Database } from '../../../lib/database/connection.ts'
 import { parseConninfo } from '../../../lib/database/conninfo.ts'
+import { createDatabase } from '../../../lib/database/database.ts'
 import { createLog } from '../../../lib/log.ts'
 import type { JournalDatabase } from '../../support/journal.ts'
 

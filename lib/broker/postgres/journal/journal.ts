@@ -21,6 +21,9 @@ import { BELL, createSequencer, type State } from './sequencer.ts'
 
 export type { Entry }
 
+/** The database has no journal, or one that this program does not know. Trying again does not help. */
+export class SchemaFault extends Error {}
+
 /** The database channels to LISTEN on. */
 export const BELLS: readonly string[] = [BELL, SEQUENCED]
 
@@ -88,13 +91,6 @@ export interface JournalOptions {
   /** Readers of any channel may have missed messages between two numbers. */
   readonly lost: (from: number, to: number) => void
 }
-
-/**
- * Publishes a batch in one transaction: as many channels ($1), texts ($2) and keys ($3), each joined by a separator ($4) that is in none
- * of them. An empty key is none; a text is never empty, for an envelope is not.
- */
-export const PUBLISH = `select count(pgws.publish(m.channel, m.payload, nullif(m.key, '')))
-  from unnest(string_to_array($1, $4), string_to_array($2, $4), string_to_array($3, $4)) as m(channel, payload, key)`
 
 const READ = `select position::float8 as number, channel, payload
   from pgws.read_channels(array(select json_array_elements_text($1::text::json)), $2::text::bigint, $3::text::int, $4::text::int)`
@@ -173,7 +169,7 @@ export function createJournal(options: JournalOptions): Journal {
     },
     async start() {
       const fault = await tables.fault()
-      if (fault !== undefined) throw new Error(fault)
+      if (fault !== undefined) throw new SchemaFault(fault)
       await follower.start()
       sequencer.start()
     },
