@@ -4,17 +4,19 @@ import { getMimeType } from 'hono/utils/mime'
 import type { Session } from '../channels/session.ts'
 import { isRefusal, refusalAnswer } from '../refusal.ts'
 import type { FileBody, Handlers } from '../runtime/contract.ts'
+import { type AdmissionOptions, createAdmission, readPath } from './admission.ts'
 import { createStaticFiles } from './static.ts'
-import { createUpgrades, isUpgrade, readPath, type UpgradesOptions } from './upgrade.ts'
+import { createUpgrades, isUpgrade, type UpgradesOptions } from './upgrade.ts'
 
-export interface RoutesOptions extends UpgradesOptions {
+export interface RoutesOptions extends AdmissionOptions, Pick<UpgradesOptions, 'protocols'> {
   readonly rootPath: string | undefined
   readonly fileBody: FileBody
 }
 
 export function createRoutes(options: RoutesOptions): Handlers<Session>['request'] {
   const { rootPath, fileBody, log, product } = options
-  const upgrades = createUpgrades(options)
+  const admission = createAdmission(options)
+  const upgrades = createUpgrades({ ...options, admission })
   const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType, fileBody)
   const app = new Hono()
 

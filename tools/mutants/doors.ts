@@ -2,7 +2,8 @@
 import type { Mutant } from './mutant.ts'
 
 const upgrade = { file: 'lib/doors/upgrade.ts', test: 'test/contract/upgrade.test.ts' }
-const limits = { file: 'lib/doors/upgrade.ts', test: 'test/contract/limits.test.ts' }
+const admission = { file: 'lib/doors/admission.ts', test: 'test/contract/upgrade.test.ts' }
+const limits = { file: 'lib/doors/admission.ts', test: 'test/contract/limits.test.ts' }
 const files = { file: 'lib/doors/static.ts', test: 'test/contract/static.test.ts' }
 const refusal = { file: 'lib/refusal.ts', test: 'test/contract/upgrade.test.ts' }
 const forwarded = { file: 'lib/doors/client-address.ts', test: 'test/unit/client-address.test.ts' }
@@ -18,8 +19,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...limits,
-    find: "reject(attempt, 'ORIGIN_NOT_ALLOWED')",
-    replace: 'undefined ?? upgraded',
+    find: "refuse('ORIGIN_NOT_ALLOWED')",
+    replace: "refuse('TOKEN_EXPIRED')",
     promise: 'A page on another origin sees its connection refused',
     title: 'PGWS_ALLOWED_ORIGINS refuses',
   },
@@ -32,8 +33,9 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...limits,
-    find: 'sessions.discard(session)\n    return reject(attempt, closed',
-    replace: 'return reject(attempt, closed',
+    file: 'lib/doors/upgrade.ts',
+    find: 'sessions.discard(session)',
+    replace: '',
     promise: 'A handshake that fails leaves nothing behind',
     title: 'PGWS_MAX_CONNECTIONS refuses',
   },
@@ -46,22 +48,22 @@ export const doors: readonly Mutant[] = [
     title: 'until the first LISTEN stands',
   },
   {
-    ...upgrade,
-    find: "if (token === undefined) return reject(attempt, 'TOKEN_MISSING')",
-    replace: "if (token === undefined) return reject(attempt, 'TOKEN_MISSING')\n    log.debug('asked', { token })",
+    ...admission,
+    find: "if (token === undefined) return refuse('TOKEN_MISSING')",
+    replace: "if (token === undefined) return refuse('TOKEN_MISSING')\n      options.log.debug('asked', { token })",
     promise: 'No token is in a log line, at any level',
     test: 'test/contract/logs.test.ts',
     title: 'writes lines of that level',
   },
   {
-    ...upgrade,
-    find: 'offer.token ?? bearer',
-    replace: 'bearer ?? offer.token',
+    ...admission,
+    find: 'otherToken ?? bearer',
+    replace: 'bearer ?? otherToken',
     promise: 'A token of a subprotocol wins over the header',
     title: 'in the path wins',
   },
   {
-    ...upgrade,
+    ...admission,
     find: 'second === undefined && TOKEN.test(first)',
     replace: 'second === undefined && otherToken === undefined',
     promise: 'A token in the path wins over those from elsewhere',
@@ -97,7 +99,7 @@ export const doors: readonly Mutant[] = [
     title: 'that waits is an internal error',
   },
   {
-    ...upgrade,
+    ...admission,
     find: 'shownPath(readPath(request.url), token)',
     replace: 'shownPath(readPath(request.url), undefined)',
     promise: 'The log has the path of a refusal without what stood in the place of the token',
@@ -105,7 +107,7 @@ export const doors: readonly Mutant[] = [
     title: 'is logged with address, channel and path',
   },
   {
-    ...upgrade,
+    ...admission,
     find: '{ channel: shown(asked) }',
     replace: '{ channel: asked }',
     promise: 'A channel that looks like a token is in no line of a refusal',
@@ -113,7 +115,7 @@ export const doors: readonly Mutant[] = [
     title: 'with a channel that looks like a token',
   },
   {
-    ...upgrade,
+    ...admission,
     find: "trustedProxies.length === 0 ? null : headers.get('X-Forwarded-For')",
     replace: 'null',
     promise: 'X-Forwarded-For of trusted proxies says the address of a client',

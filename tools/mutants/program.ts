@@ -175,7 +175,7 @@ export const program: readonly Mutant[] = [
     title: 'a server killed under load',
   },
   {
-    file: 'lib/doors/upgrade.ts',
+    file: 'lib/doors/admission.ts',
     find: 'if (ready === undefined) return',
     replace: 'if (ready !== null) return',
     promise: 'What is notified after a client has seen its socket open reaches it',

@@ -1,0 +1,124 @@
+/** Owns who is let in, at whatever door: where a token and a channel stand in a request, and flat guards, each to one refusal. */
+
+import type { Authenticator } from '../access/authenticator.ts'
+import { type Grant, grant, type Permit } from '../access/grant.ts'
+import type { Protocol } from '../channels/client.ts'
+import type { Session, Sessions } from '../channels/session.ts'
+import type { Network } from '../config/networks.ts'
+import type { Log } from '../log.ts'
+import type { Metrics } from '../metrics.ts'
+import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals, refuse } from '../refusal.ts'
+import type { PeerAddress } from '../runtime/contract.ts'
+import { shown, shownPath } from '../shown.ts'
+import { clientAddress } from './client-address.ts'
+import { createRefusalLog } from './refusal-log.ts'
+
+export interface AdmissionOptions {
+  readonly authenticator: Authenticator
+  readonly allowedOrigins: readonly string[] | undefined
+  readonly maxConnections: number
+  /** Whose `X-Forwarded-For` counts. */
+  readonly trustedProxies: readonly Network[]
+  readonly sessions: Sessions
+  readonly metrics: Metrics
+  readonly log: Log
+  /** `postgres-websockets/VERSION` */
+  readonly product: string
+  /** Whether anybody is let in now. */
+  readonly admission: () => 'NOT_READY' | 'SHUTTING_DOWN' | undefined
+}
+
+/** A request, and what was read in it. */
+export interface Attempt {
+  readonly request: Request
+  /** Where the client comes from. */
+  readonly address: string
+  /** The channel's path segment; undefined asks for all that the token names. */
+  readonly asked: string | undefined
+  readonly token: string | undefined
+}
+
+/** What the doors share. Whatever need not wait is answered at once, not by a promise. */
+export interface Admission {
+  /** @param otherToken one that came in neither path nor header. */
+  read(request: Request, peerAddress: PeerAddress, otherToken: string | undefined): Attempt
+  /** Whether nobody is let in now. */
+  closed(): RefusalCode | undefined
+  /** What the token allows here. */
+  admit(attempt: Attempt): Grant | Refusal | Promise<Grant | Refusal>
+  /** Makes a session of what was admitted, with its channels followed. */
+  connect(attempt: Attempt, grant: Grant, protocol: Protocol): Session | Refusal | Promise<Session | Refusal>
+  /** Counts and logs a refusal, and answers it. */
+  reject(attempt: Attempt, code: RefusalCode): Response
+}
+
+export function createAdmission(options: AdmissionOptions): Admission {
+  const { authenticator, allowedOrigins, trustedProxies, sessions, metrics, product } = options
+  const logRefusal = createRefusalLog(options.log)
+
+  const granted = ({ asked }: Attempt, permit: Permit | Refusal): Grant | Refusal =>
+    isRefusal(permit) ? permit : grant(permit, asked, Date.now())
+
+  return {
+    read(request, peerAddress, otherToken) {
+      const { headers, url } = request
+      const forwarded = trustedProxies.length === 0 ? null : headers.get('X-Forwarded-For')
+      const address = clientAddress(peerAddress(request), forwarded, trustedProxies)
+      const authorization = headers.get('Authorization')
+      const bearer = authorization === null ? undefined : bearerToken(authorization)
+      return { request, address, ...readAsked(readPath(url), otherToken ?? bearer) }
+    },
+    closed: options.admission,
+    admit(attempt) {
+      const { request, token } = attempt
+      const closed = options.admission()
+      if (closed) return refuse(closed)
+      const origin = request.headers.get('Origin')
+      if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return refuse('ORIGIN_NOT_ALLOWED')
+      if (token === undefined) return refuse('TOKEN_MISSING')
+      const permit = authenticator.verify(token)
+      return permit instanceof Promise ? permit.then((verified) => granted(attempt, verified)) : granted(attempt, permit)
+    },
+    connect({ address }, allowed, protocol) {
+      if (sessions.count >= options.maxConnections) return refuse('TOO_MANY_CONNECTIONS')
+      const { session, ready } = sessions.create(allowed, protocol, address)
+      if (ready === undefined) return session
+      return ready.then((channels) => {
+        const refusal = channels.find((channel) => channel !== undefined)
+        if (refusal === undefined) return session
+        sessions.discard(session)
+        return refusal
+      })
+    },
+    reject({ request, address, asked, token }, code) {
+      metrics.refused.add(code.toLowerCase())
+      const { status, reason } = refusals[code]
+      const channel = asked === undefined ? {} : { channel: shown(asked) }
+      logRefusal(() => ({ status, reason, address, ...channel, path: shownPath(readPath(request.url), token) }))
+      return refusalAnswer(code, product)
+    },
+  }
+}
+
+/** The path as it stands in the URL, for a channel's name is compared with its segment before that is decoded. */
+export function readPath(url: string): string {
+  const start = url.indexOf('/', url.indexOf('://') + 3)
+  return start === -1 ? '/' : (/^[^?#]*/.exec(url.slice(start))?.[0] ?? '/')
+}
+
+/** What a token looks like: three parts of base64url (RFC 7515 section 7.1). */
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]*$/
+
+/**
+ * `/CHANNEL/TOKEN` or `/TOKEN`, and with a token from elsewhere `/CHANNEL` or `/`. Further segments are ignored; a token in the
+ * path wins.
+ */
+function readAsked(path: string, otherToken: string | undefined): { asked: string | undefined; token: string | undefined } {
+  const [, first, second] = /^\/*([^/]+)?\/*([^/]+)?/.exec(path) ?? []
+  if (second !== undefined && (TOKEN.test(second) || otherToken === undefined)) return { asked: first, token: second }
+  if (first !== undefined && second === undefined && TOKEN.test(first)) return { asked: undefined, token: first }
+  return otherToken === undefined ? { asked: undefined, token: first } : { asked: first, token: otherToken }
+}
+
+/** A scheme other than Bearer is somebody else's, a proxy's say. */
+const bearerToken = (header: string): string | undefined => /^bearer +(\S+)$/i.exec(header)?.[1]
