@@ -2,7 +2,9 @@
 
 import type { Authenticator } from '../access/authenticator.ts'
 import { type Grant, grant, type Permit } from '../access/grant.ts'
+import type { History } from '../channels/broker.ts'
 import type { Protocol } from '../channels/client.ts'
+import type { Beginning } from '../channels/reading.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import type { Network } from '../config/networks.ts'
 import type { Log } from '../log.ts'
@@ -10,6 +12,7 @@ import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals, refuse } from '../refusal.ts'
 import type { PeerAddress } from '../runtime/contract.ts'
 import { shown, shownPath } from '../shown.ts'
+import { createBeginnings, isBeginning, readAskedOfHistory } from './beginning.ts'
 import { clientAddress } from './client-address.ts'
 import { createRefusalLog } from './refusal-log.ts'
 
@@ -20,6 +23,8 @@ export interface AdmissionOptions {
   /** Whose `X-Forwarded-For` counts. */
   readonly trustedProxies: readonly Network[]
   readonly sessions: Sessions
+  /** What readers may resume from; undefined where nothing is kept. */
+  readonly history: History | undefined
   readonly metrics: Metrics
   readonly log: Log
   /** `postgres-websockets/VERSION` */
@@ -55,9 +60,28 @@ export interface Admission {
 export function createAdmission(options: AdmissionOptions): Admission {
   const { authenticator, allowedOrigins, trustedProxies, sessions, metrics, product } = options
   const logRefusal = createRefusalLog(options.log)
+  const beginningOf = createBeginnings(options.history)
 
   const granted = ({ asked }: Attempt, permit: Permit | Refusal): Grant | Refusal =>
     isRefusal(permit) ? permit : grant(permit, asked, Date.now())
+
+  function create(
+    { address }: Attempt,
+    allowed: Grant,
+    protocol: Protocol,
+    beginning: Beginning | Refusal,
+  ): Session | Refusal | Promise<Session | Refusal> {
+    if (!isBeginning(beginning)) return beginning
+    if (sessions.count >= options.maxConnections) return refuse('TOO_MANY_CONNECTIONS')
+    const { session, ready } = sessions.create(allowed, protocol, address, beginning)
+    if (ready === undefined) return session
+    return ready.then((channels) => {
+      const refusal = channels.find((channel) => channel !== undefined)
+      if (refusal === undefined) return session
+      sessions.discard(session)
+      return refusal
+    })
+  }
 
   return {
     read(request, peerAddress, otherToken) {
@@ -79,16 +103,14 @@ export function createAdmission(options: AdmissionOptions): Admission {
       const permit = authenticator.verify(token)
       return permit instanceof Promise ? permit.then((verified) => granted(attempt, verified)) : granted(attempt, permit)
     },
-    connect({ address }, allowed, protocol) {
-      if (sessions.count >= options.maxConnections) return refuse('TOO_MANY_CONNECTIONS')
-      const { session, ready } = sessions.create(allowed, protocol, address)
-      if (ready === undefined) return session
-      return ready.then((channels) => {
-        const refusal = channels.find((channel) => channel !== undefined)
-        if (refusal === undefined) return session
-        sessions.discard(session)
-        return refusal
-      })
+    connect(attempt, allowed, protocol) {
+      // Without history the query says nothing, as of old.
+      const asked = options.history && readAskedOfHistory(attempt.request)
+      if (asked && isRefusal(asked)) return asked
+      const beginning = beginningOf(asked, allowed, protocol)
+      return beginning instanceof Promise
+        ? beginning.then((found) => create(attempt, allowed, protocol, found))
+        : create(attempt, allowed, protocol, beginning)
     },
     reject({ request, address, asked, token }, code) {
       metrics.refused.add(code.toLowerCase())

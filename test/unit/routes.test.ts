@@ -13,6 +13,7 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
     authenticator: { verify, replace: () => undefined, stop: () => undefined },
     allowedOrigins: undefined,
     maxConnections: 1,
+    history: undefined,
     trustedProxies: [],
     // Nothing that these requests reach asks it.
     sessions: {} as Sessions,
