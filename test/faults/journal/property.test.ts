@@ -97,10 +97,12 @@ async function disturb(
       remove(servers, readers, index)
       servers.push(await startServer(place))
     } else if (kind === 3) server.deafen(50 + random.below(300))
-    else if (kind < 6) {
+    else if (kind === 4) {
+      await place.sql`select pg_terminate_backend(pid) from pg_stat_activity where query like '%pgws.stand()%' and pid <> pg_backend_pid()`
+    } else if (kind < 7) {
       // Who looks without being the sequencer, two at once.
       await Promise.allSettled(impostors.map((session) => session`select pgws.look()`))
-    } else if (kind < 12 && readers.length < 30) {
+    } else if (kind < 13 && readers.length < 30) {
       const reader = new Reader(CHANNELS.filter(() => random.below(3) === 0).concat(random.pick(CHANNELS)))
       readers.push(reader)
       joining.push(join(reader, servers, random))
