@@ -1,6 +1,7 @@
 /** What a publisher can rely on, in SQL's own terms. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import type postgres from 'postgres'
+import { PUBLISH } from '../../lib/broker/postgres/journal/journal.ts'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
 
 let journal: JournalDatabase
@@ -142,6 +143,17 @@ describe('what is published', () => {
     for (const text of texts) await sql`select pgws.publish('chat', ${text})`
     expect(await published()).toEqual(texts)
   })
+})
+
+test('a batch of the server is one transaction, in its order, with a key where there is one', async () => {
+  const lists = [
+    ['a', 'b', 'a'],
+    ['one', 'two', 'three'],
+    ['', 'batch-key', ''],
+  ]
+  for (let time = 0; time < 2; time++) await sql.unsafe(PUBLISH, [...lists.map((list) => list.join('\x1f')), '\x1f'])
+  await sql.unsafe(PUBLISH, ['a', 'alone', '', '\x1f'])
+  expect(await published()).toEqual(['one', 'two', 'three', 'one', 'three', 'alone'])
 })
 
 describe('an error says what it is', () => {

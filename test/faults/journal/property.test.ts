@@ -146,10 +146,14 @@ async function arrive(servers: readonly Server[], readers: readonly Reader[], mo
   for (;;) {
     const all = await truth()
     const head = all.at(-1)?.number ?? 0
-    if (all.length >= expected && servers.every(({ journal }) => journal.head >= head) && readers.every(({ isLive }) => isLive))
+    if (
+      all.length >= expected &&
+      servers.every(({ journal }) => journal.history.head >= head) &&
+      readers.every(({ isLive }) => isLive)
+    )
       return
     if (performance.now() > deadline) {
-      const states = servers.map(({ journal }) => journal.figures)
+      const states = servers.map(({ journal }) => ({ head: journal.history.head, ...journal.figures }))
       throw new Error(`stalled: ${JSON.stringify({ expected, head, states })}`)
     }
     await Bun.sleep(10)

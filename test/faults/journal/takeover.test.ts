@@ -113,7 +113,7 @@ test('asks the database nothing for readers that come back to what is in memory,
   await own.server.stop('immediate')
   const at = server.stream[9]?.number ?? 0
   const page = history.after(['chat', 'other'], at)
-  expect(page).toMatchObject({ isEnd: true, upTo: server.journal.head })
+  expect(page).toMatchObject({ isEnd: true, upTo: server.journal.history.head })
   expect('entries' in page && page.entries.map(({ text }) => text)).toEqual(server.stream.slice(10).map(({ text }) => text))
   expect(history.last(['chat'], 5)).toBe((server.stream[15]?.number ?? 0) - 1)
   expect(await history.find(history.position(at))).toBe(at)
