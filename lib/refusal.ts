@@ -70,6 +70,11 @@ export const refusals = {
     reason: `Too large for NOTIFY: the envelope must stay below ${NOTIFICATION_BYTES} bytes`,
     again: 'with a smaller message',
   },
+  TOO_LARGE_TO_KEEP: {
+    close: 1009,
+    reason: 'Too large: PGWS_MAX_MESSAGE_BYTES is the limit',
+    again: 'with a smaller message',
+  },
   CHANNEL_LOST: {
     close: 1011,
     reason: 'The database does not listen to a channel of this connection any more',

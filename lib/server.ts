@@ -72,12 +72,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     },
     log,
   })
+  const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const broker = createPostgresBroker({
     database,
     channel: config.listenChannel,
     isDirect: createMatcher(config.databaseChannels ?? []),
     maxChannels: config.maxDatabaseChannels,
-    journal: config.journal ? { retention: config.journalRetention, cacheBytes: config.journalCacheBytes } : undefined,
+    journal: config.journal ? { retention: config.journalRetention, cacheBytes: config.journalCacheBytes, isKept } : undefined,
     checkInterval: config.checkInterval,
     attempts: Math.max(1, config.retries),
     log,
@@ -98,14 +99,15 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const sessions = createSessions({
     hub,
     broker,
-    isKept: config.journal ? createMatcher(config.journalChannels ?? []) : () => false,
+    isKept,
+    maxKeptBytes: config.maxMessageBytes,
     meta,
     metrics,
     log,
     forwardClaims: config.forwardClaims,
     logClaim: config.logClaim,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
-    sendBufferBytes: config.sendBufferBytes,
+    sendBufferBytes: config.sendBufferBytes + (config.journal ? config.maxMessageBytes : 0),
     closeAfterOutage: config.closeAfterOutage,
     ...(pingEvery === undefined ? {} : { pingEvery }),
   })
@@ -126,7 +128,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   })
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
-    { host, port, tls, reusePort, messageBytes: MESSAGE_BYTES },
+    {
+      host,
+      port,
+      tls,
+      reusePort,
+      messageBytes: config.journal ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES,
+    },
     {
       ...createSocketHandlers(sessions),
       request: routes,

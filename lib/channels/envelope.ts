@@ -9,6 +9,7 @@ import { members } from './json.ts'
 
 /** What stands around the payload of every message that one client sends to one channel. */
 export interface Frame {
+  readonly channel: string
   /** Up to the time stamp. */
   readonly head: string
   /** From behind the stamp up to the payload. */
@@ -21,6 +22,7 @@ export interface Frame {
 
 /** A notification without its time stamp. */
 export interface Envelope {
+  readonly channel: string
   readonly head: string
   readonly tail: string
   /** UTF-8 bytes of the whole notification, the stamp included; never less, and exact wherever NOTIFY's limit is near. */
@@ -46,7 +48,7 @@ export function envelopeHead(claims: string, only?: readonly string[]): string {
 export function envelopeFrame(head: string, event: string, channel: string, more: Readonly<Record<string, unknown>> = {}): Frame {
   const middle = `},"event":"${event}","payload":`
   const end = `,${JSON.stringify({ channel, ...more }).slice(1)}`
-  return { head, middle, end, bytes: Buffer.byteLength(head) + STAMP_BYTES + middle.length + Buffer.byteLength(end) }
+  return { channel, head, middle, end, bytes: Buffer.byteLength(head) + STAMP_BYTES + middle.length + Buffer.byteLength(end) }
 }
 
 /** The frames of a client's messages, one for each of its channels. */
@@ -63,9 +65,10 @@ const UNIT_BYTES = 3
  *
  * @param payload a JSON text.
  */
-export function envelope({ head, middle, end, bytes }: Frame, payload: string): Envelope {
+export function envelope({ channel, head, middle, end, bytes }: Frame, payload: string): Envelope {
   const most = bytes + UNIT_BYTES * payload.length
   return {
+    channel,
     head,
     tail: middle + payload + end,
     // Counting costs more than all the rest, and short messages are far from the limit.
@@ -74,7 +77,7 @@ export function envelope({ head, middle, end, bytes }: Frame, payload: string): 
 }
 
 /** The text that PostgreSQL carries. */
-export function notificationOf({ head, tail }: Envelope, stamp: number): string {
+export function notificationOf({ head, tail }: Pick<Envelope, 'head' | 'tail'>, stamp: number): string {
   const digits = String(stamp)
   return `${head}${digits.slice(0, -6)}.${digits.slice(-6)}${tail}`
 }

@@ -16,21 +16,25 @@ export interface Publishing {
 
 export interface PublisherOptions<P> {
   readonly broker: Pick<Broker, 'publish'>
+  /** An envelope of a channel stays below so many bytes. */
+  readonly limitOf: (channel: string) => number
   readonly forwardClaims: readonly string[] | undefined
   /** The broker refused a message of this client. */
   readonly refused: (client: P) => void
 }
 
 /** @returns publishes a text of a client, and says why it cannot. */
-export function createPublisher<P extends Publishing>({ broker, forwardClaims, refused }: PublisherOptions<P>) {
-  return (client: P, text: string): 'TOO_LARGE' | 'BUFFER_FULL' | undefined => {
+export function createPublisher<P extends Publishing>({ broker, limitOf, forwardClaims, refused }: PublisherOptions<P>) {
+  return (client: P, text: string): 'TOO_LARGE' | 'TOO_LARGE_TO_KEEP' | 'BUFFER_FULL' | undefined => {
     const payload = JSON.stringify(text)
     client.settled ??= (outcome) => {
       if (outcome !== 'committed') refused(client)
     }
     client.frames ??= envelopeFrames(client.grant.claims, client.grant.channels, forwardClaims)
     const messages = client.frames.map((frame) => envelope(frame, payload))
-    if (messages.some(({ bytes }) => bytes >= NOTIFICATION_BYTES)) return 'TOO_LARGE'
+    // Short messages are far from any limit.
+    const large = messages.find(({ channel, bytes }) => bytes >= NOTIFICATION_BYTES && bytes >= limitOf(channel))
+    if (large) return limitOf(large.channel) > NOTIFICATION_BYTES ? 'TOO_LARGE_TO_KEEP' : 'TOO_LARGE'
     return broker.publish(messages, client.settled) ? undefined : 'BUFFER_FULL'
   }
 }

@@ -146,7 +146,7 @@ export const variables = {
     example: '65536',
     meaning:
       'The most bytes of a message, with its envelope, on channels of the journal. On others the 8000 bytes of NOTIFY are the limit.',
-    parse: whole(1_048_576, 1, 1_048_576),
+    parse: whole(1_048_576, 8000, 1_048_576),
   }),
   metaChannel: variable({
     name: 'PGWS_META_CHANNEL',

@@ -1,6 +1,7 @@
 /** What a publisher can rely on, in SQL's own terms. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import type postgres from 'postgres'
+import { createKeeping } from '../../lib/broker/postgres/carriers.ts'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
 
 let journal: JournalDatabase
@@ -142,6 +143,21 @@ describe('what is published', () => {
     for (const text of texts) await sql`select pgws.publish('chat', ${text})`
     expect(await published()).toEqual(texts)
   })
+})
+
+test('a batch of the server is one transaction, in its order, and once however often it is sent', async () => {
+  const { statement, parameters } = createKeeping()
+  const channels = ['a', 'b \u0001', 'a']
+  const messages = channels.map((channel) => ({ channel, head: '', tail: '', bytes: 0 }))
+  const texts = ['one', 'two', 'three'].map((text, index) => ({ text, stamp: index }))
+  for (const [after, number] of [
+    ['', '1'],
+    ['', '1'],
+    ['1', '2'],
+    ['7', '8'],
+  ] as const)
+    await sql.unsafe(statement, [after, number, ...parameters(messages, texts)])
+  expect(await published()).toEqual(['one', 'two', 'three'])
 })
 
 describe('an error says what it is', () => {

@@ -75,7 +75,7 @@ export function createFakeDatabase(refuses: (notification: string) => string | u
   const taken = new Map<FakeSession, string>()
 
   function takeBatch(asked: Asked, session: FakeSession): void {
-    const [channel = '', joined = '', after = '', number = ''] = asked.values
+    const [after = '', number = '', channel = '', joined = ''] = asked.values
     if (after !== '' && taken.get(session) !== after) {
       taken.set(session, '')
       return asked.answer({ taken: '' })
@@ -205,11 +205,11 @@ function kindOf(statement: string): Kind {
 
 /** Messages that a batch names with `namesIn`. */
 export const messagesOf = (...names: readonly (string | number)[]): readonly Envelope[] =>
-  names.map((name) => ({ head: '', tail: `:${name}`, bytes: 0 }))
+  names.map((name) => ({ channel: 'chat', head: '', tail: `:${name}`, bytes: 0 }))
 
 /** Numbers from 0 up. */
 export const count = (length: number): readonly number[] => Array.from({ length }, (_, index) => index)
 
 /** The messages of a batch, in its order. */
 export const namesIn = (batch: Asked | undefined): readonly string[] =>
-  (batch?.values[1] ?? '').split('\u0001').map((text) => text.slice(text.indexOf(':') + 1))
+  (batch?.values[3] ?? '').split('\u0001').map((text) => text.slice(text.indexOf(':') + 1))

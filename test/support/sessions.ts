@@ -19,6 +19,7 @@ export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
     hub: { join: nothing, leave: nothing, readAlone: nothing, readTogether: nothing, deliver: nothing },
     broker: { publish: () => true, history: undefined },
     isKept: () => false,
+    maxKeptBytes: 0,
     meta: { opened: nothing, closed: nothing, restored: nothing },
     metrics: createMetrics(),
     log: { error: nothing, warning: nothing, info: nothing, debug: nothing },

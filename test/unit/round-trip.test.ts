@@ -21,7 +21,7 @@ async function createProven(instead: Instead = {}) {
   const database = createFakeDatabase()
   const lines: string[] = []
   const log = createLog({ write: (line) => lines.push(line) })
-  const notifier = createNotifier({ database, channel: 'carrier', log, metrics: createMetrics() })
+  const notifier = createNotifier({ database, channel: 'carrier', isKept: () => false, log, metrics: createMetrics() })
   const roundTrip = createRoundTrip(notifier, log)
   const heard = { at: 0 }
   const listener = await openListener({

@@ -49,7 +49,7 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
-    find: 'session.backend !== undefined && queue.length >= BATCH',
+    find: 'session.backend !== undefined && list.length >= BATCH',
     replace: 'queue.length >= 1',
     promise: 'Only full batches follow each other before their answers',
   },

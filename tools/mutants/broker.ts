@@ -31,8 +31,9 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...pipeline,
-    find: "where $3 = '' or (select current_setting('pgws.batch', true)) = $3",
-    replace: 'where $3 = $3',
+    file: 'lib/broker/postgres/carriers.ts',
+    find: "as notification\n    where $1 = '' or (select current_setting('pgws.batch', true)) = $1",
+    replace: 'as notification\n    where $1 = $1',
     promise: 'Nothing overtakes a batch that the database refused',
     test: 'test/contract/messages.test.ts',
     title: 'is refused by the database',

@@ -39,7 +39,10 @@ export interface PostgresOptions {
   readonly metrics: Metrics
 }
 
-export type JournalSettings = Pick<JournalOptions, 'retention' | 'cacheBytes'>
+export interface JournalSettings extends Pick<JournalOptions, 'retention' | 'cacheBytes'> {
+  /** Whether what clients send on a channel goes into the journal. */
+  readonly isKept: (channel: string) => boolean
+}
 
 type State = 'starting' | 'listening' | 'away' | 'draining' | 'stopped'
 
@@ -48,7 +51,7 @@ const START_WAIT_LONGEST = 32_000
 
 export function createPostgresBroker(options: PostgresOptions): Broker {
   const { database, channel, checkInterval, log, metrics } = options
-  const notifier = createNotifier({ database, channel, log, metrics })
+  const notifier = createNotifier({ database, channel, isKept: options.journal?.isKept ?? (() => false), log, metrics })
   const delivery = createDelivery(channel, log, metrics)
   const check = createCheck({ interval: checkInterval, notifier, delivery, log, metrics })
   const journal = options.journal && createKeptMessages({ ...options.journal, database, checkInterval, delivery, log, metrics })

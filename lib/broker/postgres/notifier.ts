@@ -1,5 +1,6 @@
 /**
- * Owns the way to PostgreSQL: a bounded queue of messages, which go in order over one session, and questions, which go ahead of them.
+ * Owns the way to PostgreSQL: a bounded queue of messages, which go in order over one session, by NOTIFY or into the journal, and
+ * questions, which go ahead of them.
  *
  * The first message leaves at once; what comes while a batch is under way is the next batch.
  */
@@ -17,6 +18,7 @@ import {
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { createBackoff } from '../../waiting.ts'
+import { type Carrier, createKeeping, createNotifying } from './carriers.ts'
 import { BATCH, createPipeline, type Settled } from './pipeline.ts'
 import { createSendingSession } from './sending-session.ts'
 
@@ -47,6 +49,9 @@ export interface Notifier {
 const QUEUE_BYTES = 64 * 1024 * 1024
 const MESSAGE_BYTES = 200
 
+/** What the messages of a batch may come to, in characters, and the last beyond that: those of the journal may be a megabyte each. */
+const BATCH_LENGTH = 4 * 1024 * 1024
+
 interface Message extends Envelope {
   /** By the clock that never goes back, in milliseconds. */
   readonly acceptedAt: number
@@ -62,13 +67,16 @@ interface Question {
 
 export interface NotifierOptions {
   readonly database: Database
+  /** The channel that carries every message. */
   readonly channel: string
+  /** Whether a channel's messages go into the journal instead. */
+  readonly isKept: (channel: string) => boolean
   readonly log: Log
   readonly metrics: Metrics
 }
 
-export function createNotifier({ database, channel, log, metrics }: NotifierOptions): Notifier {
-  const queue = createQueue()
+export function createNotifier({ database, channel, isKept, log, metrics }: NotifierOptions): Notifier {
+  const queue = createQueue(createNotifying(channel), createKeeping(), isKept)
   let state: 'flowing' | 'paused' | 'stopped' = 'flowing'
   let isPumping = false
   const questions = createQuestions()
@@ -78,16 +86,21 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
   let obstacle: DatabaseError | undefined
   const backoff = createBackoff()
   const session = createSendingSession(database)
-  const pipeline = createPipeline<Message>(channel, session.connected)
+  const pipeline = createPipeline<Message>(session.connected)
 
   const is = (wanted: typeof state): boolean => state === wanted
   /** Messages that are accepted and neither in the database nor refused. */
   const waiting = (): number => queue.length + pipeline.messages
 
+  /** While it is paused, what goes into the journal flows on: no reader of that misses anything. */
   function postAll(): void {
-    if (!is('flowing')) return
-    pipeline.resume()
-    while (queue.length > 0 && pipeline.takes(session.backend !== undefined && queue.length >= BATCH)) pipeline.post(queue.take())
+    if (is('stopped')) return
+    if (is('flowing')) pipeline.resume()
+    for (const list of queue.lists) {
+      if (is('paused') && !list.isKept) continue
+      const isFull = (): boolean => session.backend !== undefined && list.length >= BATCH
+      while (list.length > 0 && pipeline.takes(isFull())) pipeline.post(queue.take(list), list.carrier)
+    }
   }
 
   async function settle(settled: Settled<Message>): Promise<void> {
@@ -194,15 +207,36 @@ export function createNotifier({ database, channel, log, metrics }: NotifierOpti
   }
 }
 
-/** Messages that no batch has taken yet. */
-function createQueue() {
-  const messages: Message[] = []
+/** Messages of one carrier that no batch has taken yet. */
+interface List {
+  readonly carrier: Carrier
+  readonly isKept: boolean
+  readonly length: number
+  readonly messages: Message[]
+}
+
+/** What waits for both carriers shares one bound. */
+function createQueue(notifying: Carrier, keeping: Carrier, isKept: (channel: string) => boolean) {
+  const createList = (carrier: Carrier, isListKept: boolean): List => {
+    const messages: Message[] = []
+    return {
+      carrier,
+      isKept: isListKept,
+      messages,
+      get length() {
+        return messages.length
+      },
+    }
+  }
+  const notified = createList(notifying, false)
+  const kept = createList(keeping, true)
   let bytes = 0
   const cost = ({ head, tail }: Envelope): number => head.length + tail.length + MESSAGE_BYTES
   const total = (some: readonly Envelope[]): number => some.reduce((sum, message) => sum + cost(message), 0)
   return {
+    lists: [notified, kept],
     get length() {
-      return messages.length
+      return notified.length + kept.length
     },
     get bytes() {
       return bytes
@@ -213,12 +247,16 @@ function createQueue() {
       if (bytes + more > QUEUE_BYTES) return false
       bytes += more
       const acceptedAt = performance.now()
-      for (const { head, tail, bytes } of added) messages.push({ head, tail, bytes, acceptedAt, settled })
+      for (const { channel, head, tail, bytes } of added)
+        (isKept(channel) ? kept : notified).messages.push({ channel, head, tail, bytes, acceptedAt, settled })
       return true
     },
     /** The next batch. */
-    take(): readonly Message[] {
-      const taken = messages.splice(0, BATCH)
+    take({ messages }: List): readonly Message[] {
+      let count = 0
+      for (let length = 0; count < Math.min(messages.length, BATCH) && length < BATCH_LENGTH; count++)
+        length += messages[count]?.tail.length ?? 0
+      const taken = messages.splice(0, count)
       bytes -= total(taken)
       return taken
     },

@@ -1,5 +1,5 @@
 /**
- * Owns batches of NOTIFY on their way to PostgreSQL, each one statement: in which order they go, what becomes of one that had no answer,
+ * Owns batches of messages on their way to PostgreSQL, each one statement: in which order they go, what becomes of one that had no answer,
  * and which of its messages PostgreSQL refuses.
  *
  * Full batches follow each other before their answers, so that neither side waits for the other. A batch whose answer was lost is sent
@@ -8,6 +8,7 @@
 
 import { type Envelope, nextStamp, notificationOf } from '../../channels/envelope.ts'
 import { asDatabaseError, type Connection, DatabaseError } from '../../database/connection.ts'
+import type { Carrier, Text } from './carriers.ts'
 
 export interface Pipeline<M extends Envelope> {
   /** Messages neither in the database nor refused. */
@@ -15,7 +16,7 @@ export interface Pipeline<M extends Envelope> {
   /** Whether the next batch may go. @param isFull whether it is as large as it may be; then it may go behind another. */
   takes(isFull: boolean): boolean
   /** Sends a batch of at most `BATCH` messages behind those under way. */
-  post(messages: readonly M[]): void
+  post(messages: readonly M[], carrier: Carrier): void
   /** Sends again, before anything new, what is to be sent again. */
   resume(): void
   /** Awaits the answer to the batch that is ahead; undefined when none is under way. */
@@ -37,27 +38,17 @@ export type Settled<M> =
  */
 export const BATCH = 500
 
-/** Stands between the notifications of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
-const SEPARATOR = '\u0001'
-
 /** Batches under way at once: two keep a database near by and this program both at work, and as many again one that is far. */
 const MOST_UNDER_WAY = 4
-
-/**
- * Takes a batch that follows another ($3, that one's number) only if that one was taken, so that nothing overtakes: what is set
- * rolls back with a failed statement. Answers with the batch's own number ($4) when it was taken.
- */
-const SEND = `select set_config('pgws.batch', case when count(pg_notify($1, notification)) > 0 then $4 else '' end, false) as taken
-  from unnest(string_to_array($2, '${SEPARATOR}')) as notification
-  where $3 = '' or (select current_setting('pgws.batch', true)) = $3`
 
 /** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
 const QUEUE_FULL = '54000'
 
 /** Messages of one statement, with their texts, which stay the same however often they are sent. */
 interface Batch<M> {
+  readonly carrier: Carrier
   readonly messages: readonly M[]
-  readonly notifications: readonly string[]
+  readonly texts: readonly Text[]
 }
 
 interface Sent<M> {
@@ -67,7 +58,7 @@ interface Sent<M> {
 }
 
 /** @param connected the session to send over, which may have to be set up first. */
-export function createPipeline<M extends Envelope>(channel: string, connected: () => Promise<Connection>): Pipeline<M> {
+export function createPipeline<M extends Envelope>(connected: () => Promise<Connection>): Pipeline<M> {
   /** Batches without an answer, in the order in which they were sent. */
   const sent: Sent<M>[] = []
   /** Batches to be sent again. The next one is the last. */
@@ -75,11 +66,11 @@ export function createPipeline<M extends Envelope>(channel: string, connected: (
   let posted = 0
   let stamp = 0
 
-  function stamped(messages: readonly M[]): readonly string[] {
+  function stamped(messages: readonly M[]): readonly Text[] {
     const now = Date.now()
     return messages.map((message) => {
       stamp = nextStamp(stamp, now)
-      return notificationOf(message, stamp)
+      return { text: notificationOf(message, stamp), stamp }
     })
   }
 
@@ -88,9 +79,10 @@ export function createPipeline<M extends Envelope>(channel: string, connected: (
     sent.push({ batch, answer: answerTo(batch, after, String(++posted)) })
   }
 
-  async function answerTo({ notifications }: Batch<M>, after: string, number: string): Sent<M>['answer'] {
+  async function answerTo({ carrier, messages, texts }: Batch<M>, after: string, number: string): Sent<M>['answer'] {
     try {
-      const [row] = await (await connected()).query(SEND, [channel, notifications.join(SEPARATOR), after, number])
+      const session = await connected()
+      const [row] = await session.query(carrier.statement, [after, number, ...carrier.parameters(messages, texts)])
       return row?.taken === number ? undefined : new DatabaseError('the batch ahead was not taken', 'BEHIND', false)
     } catch (error) {
       return asDatabaseError(error)
@@ -117,10 +109,10 @@ export function createPipeline<M extends Envelope>(channel: string, connected: (
     return isPassing ? { kind: 'delayed', fault } : { kind: 'halved' }
   }
 
-  function split({ messages, notifications }: Batch<M>): void {
+  function split({ carrier, messages, texts }: Batch<M>): void {
     const half = messages.length >> 1
-    again.push({ messages: messages.slice(half), notifications: notifications.slice(half) })
-    again.push({ messages: messages.slice(0, half), notifications: notifications.slice(0, half) })
+    again.push({ carrier, messages: messages.slice(half), texts: texts.slice(half) })
+    again.push({ carrier, messages: messages.slice(0, half), texts: texts.slice(0, half) })
   }
 
   return {
@@ -128,7 +120,7 @@ export function createPipeline<M extends Envelope>(channel: string, connected: (
       return [...again, ...sent.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, 0)
     },
     takes: (isFull) => again.length === 0 && (sent.length === 0 || (isFull && sent.length < MOST_UNDER_WAY)),
-    post: (messages) => send({ messages, notifications: stamped(messages) }),
+    post: (messages, carrier) => send({ carrier, messages, texts: stamped(messages) }),
     resume() {
       const next = sent.length === 0 ? again.pop() : undefined
       if (next) send(next)

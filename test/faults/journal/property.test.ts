@@ -97,10 +97,12 @@ async function disturb(
       remove(servers, readers, index)
       servers.push(await startServer(place))
     } else if (kind === 3) server.deafen(50 + random.below(300))
-    else if (kind < 6) {
+    else if (kind === 4) {
+      await place.sql`select pg_terminate_backend(pid) from pg_stat_activity where query like '%pgws.stand()%' and pid <> pg_backend_pid()`
+    } else if (kind < 7) {
       // Who looks without being the sequencer, two at once.
       await Promise.allSettled(impostors.map((session) => session`select pgws.look()`))
-    } else if (kind < 12 && readers.length < 30) {
+    } else if (kind < 13 && readers.length < 30) {
       const reader = new Reader(CHANNELS.filter(() => random.below(3) === 0).concat(random.pick(CHANNELS)))
       readers.push(reader)
       joining.push(join(reader, servers, random))
@@ -144,10 +146,14 @@ async function arrive(servers: readonly Server[], readers: readonly Reader[], mo
   for (;;) {
     const all = await truth()
     const head = all.at(-1)?.number ?? 0
-    if (all.length >= expected && servers.every(({ journal }) => journal.head >= head) && readers.every(({ isLive }) => isLive))
+    if (
+      all.length >= expected &&
+      servers.every(({ journal }) => journal.history.head >= head) &&
+      readers.every(({ isLive }) => isLive)
+    )
       return
     if (performance.now() > deadline) {
-      const states = servers.map(({ journal }) => journal.figures)
+      const states = servers.map(({ journal }) => ({ head: journal.history.head, ...journal.figures }))
       throw new Error(`stalled: ${JSON.stringify({ expected, head, states })}`)
     }
     await Bun.sleep(10)

@@ -1,5 +1,5 @@
 /** Owns what the property test of the journal drives: servers that can be frozen, killed and started anew, and readers that go between them. */
-import { createJournal, type Entry, type Journal } from '../../../lib/broker/postgres/journal/journal.ts'
+import { BELLS, createJournal, type Entry, type Journal } from '../../../lib/broker/postgres/journal/journal.ts'
 import type { Database } from '../../../lib/database/connection.ts'
 import { parseConninfo } from '../../../lib/database/conninfo.ts'
 import { createDatabase } from '../../../lib/database/database.ts'
@@ -57,13 +57,13 @@ export async function startServer(place: JournalDatabase): Promise<Server> {
     },
   })
   const bells = place.session()
-  for (const channel of ['pgws_published', 'pgws_sequenced'])
+  for (const channel of BELLS)
     await bells.listen(channel, () => void Promise.all([thawed, hears]).then(() => journal.rang(channel)))
   await journal.start()
   return {
     journal,
     stream,
-    from: (stream[0]?.number ?? journal.head + 1) - 1,
+    from: (stream[0]?.number ?? journal.history.head + 1) - 1,
     readers,
     freeze(milliseconds) {
       thawed = Bun.sleep(milliseconds)

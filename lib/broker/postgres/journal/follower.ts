@@ -214,14 +214,16 @@ export function createFollower(options: FollowerOptions): Follower {
 
   /** Returns once the journal is read again, or nobody wants that any more. */
   async function reconnect(): Promise<void> {
-    while (!is('stopped') && !is('reading')) {
-      drop()
+    drop()
+    while (is('waiting')) {
       await backoff.wait()
-      if (is('stopped')) return
+      if (!is('waiting')) return
       try {
         await connect()
       } catch (error) {
-        if (!is('stopped')) log.debug('the journal cannot be read yet', { reason: asDatabaseError(error).message })
+        if (is('stopped')) return
+        drop()
+        log.debug('the journal cannot be read yet', { reason: asDatabaseError(error).message })
       }
     }
   }

@@ -11,6 +11,7 @@
  * given within the tick of the call: a reader that joins those who read live in this same tick has all up to `head`, and gets what
  * follows.
  */
+import type { History, Page } from '../../../channels/broker.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
 import { createFollower, entryOf, GONE, PAGE, PAGE_BYTES, SEQUENCED } from './follower.ts'
@@ -27,34 +28,8 @@ export class SchemaFault extends Error {}
 /** The database channels to LISTEN on. */
 export const BELLS: readonly string[] = [BELL, SEQUENCED]
 
-/** A piece of what lies behind a position. */
-export interface Page {
-  readonly entries: readonly Entry[]
-  /** All messages of the channels up to this number are in this page or ahead of it. */
-  readonly upTo: number
-  /** Nothing is behind it, as long as this tick lasts. */
-  readonly isEnd: boolean
-}
-
-export interface History {
-  /**
-   * The next messages of some channels behind a number: at once from memory, or else from the tables.
-   *
-   * @returns `lost` where they are not all there. @throws DatabaseError
-   */
-  after(channels: readonly string[], number: number): Page | Promise<Page | 'lost'>
-  /** The number behind which the last so many messages of some channels lie. @throws DatabaseError */
-  last(channels: readonly string[], count: number): number | Promise<number>
-  /** The number of a position that may be resumed at. It asks the database where that is ahead of what was read. @throws DatabaseError */
-  find(position: string): Promise<number | 'malformed' | 'lost'>
-  /** The position of a message's number, as readers know it. */
-  position(number: number): string
-}
-
 export interface Journal {
   readonly history: History
-  /** The number of the newest message that was received. */
-  readonly head: number
   /** Whether the journal can be read. */
   readonly isReading: boolean
   readonly figures: Figures
@@ -64,8 +39,6 @@ export interface Journal {
 }
 
 export interface Figures {
-  readonly head: number
-  readonly kept: number
   readonly sequencer: State
   readonly looks: number
   readonly batches: number
@@ -135,37 +108,44 @@ export function createJournal(options: JournalOptions): Journal {
     return row?.number == null ? follower.head : Math.min(Number(row.number), follower.head)
   }
 
+  /** A position that another server gave, which this one may not have received yet. */
+  async function ahead(number: number): Promise<number | 'lost'> {
+    const [row] = await tables.ask(HEAD)
+    if (number > Number(row?.head)) return 'lost'
+    await follower.reached(number)
+    return number
+  }
+
   const history: History = {
+    get head() {
+      return follower.head
+    },
+    get kept() {
+      return follower.kept
+    },
     after: (channels, number) => (number >= follower.recent.since ? fromMemory(channels, number) : fromTables(channels, number)),
     last(channels, count) {
       const entries = follower.recent.last(channels, count)
       const first = entries.length === count ? entries[0] : undefined
       return first === undefined ? newestInTables(channels, count) : first.number - 1
     },
-    async find(position) {
+    find(position) {
       const number = numberOf(follower.epochs, position)
-      if (typeof number === 'string' || number <= follower.head) return number
-      const [row] = await tables.ask(HEAD)
-      if (number > Number(row?.head)) return 'lost'
-      await follower.reached(number)
-      return number
+      return typeof number === 'string' || number <= follower.head ? number : ahead(number)
     },
     position: (number) => positionOf(follower.epochs, number),
   }
 
   return {
     history,
-    get head() {
-      return follower.head
-    },
     get isReading() {
       return follower.isReading
     },
     get figures() {
-      const { head, kept, recent } = follower
+      const { recent } = follower
       const { state, looks, batches } = sequencer
       const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
-      return { head, kept, sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
+      return { sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
     },
     async start() {
       const fault = await tables.fault()

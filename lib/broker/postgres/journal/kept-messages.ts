@@ -31,21 +31,13 @@ export function createKeptMessages({ delivery, metrics, ...options }: KeptMessag
     },
     lost: () => delivery.historyLost(),
   })
-  const history: History = {
-    ...journal.history,
-    get head() {
-      return journal.head
-    },
-    get kept() {
-      return journal.figures.kept
-    },
-  }
+  const { history } = journal
 
   const figure = (name: string, help: string, read: () => number, type?: 'counter'): void =>
     metrics.gauge(`pgws_journal_${name}`, help, read, undefined, type)
   figure('reading', 'Whether the journal is read.', () => Number(journal.isReading))
-  figure('position', 'The number of the newest message that was read from the journal.', () => journal.figures.head)
-  figure('oldest_kept', 'The number of the oldest message that the journal keeps.', () => journal.figures.kept)
+  figure('position', 'The number of the newest message that was read from the journal.', () => history.head)
+  figure('oldest_kept', 'The number of the oldest message that the journal keeps.', () => history.kept)
   figure('looks_total', 'Looks of this server for messages without a position.', () => journal.figures.looks, 'counter')
   figure('batches_total', 'Looks that gave messages their positions.', () => journal.figures.batches, 'counter')
   figure('cached_messages', 'Messages of the journal in memory.', () => journal.figures.cachedMessages)
