@@ -104,6 +104,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
         delivery.channelLost(name)
       }
       await check.prove(opened)
+      await journal?.start()
     } catch (error) {
       drop()
       throw error
@@ -167,7 +168,6 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       for (let attempt = 1; is('starting'); attempt++) {
         try {
           await listen()
-          await journal?.start()
           if (is('starting')) enter('listening')
         } catch (error) {
           if (is('starting')) await backoff.wait(waitAtStart(error, attempt))
