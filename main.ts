@@ -27,10 +27,10 @@ function fail(...lines: readonly string[]): never {
   process.exit(1)
 }
 
-/** Milliseconds that the last lines of the log get to be read. */
+/** Milliseconds for the last lines of the log to be written before the process exits. */
 const LOG_PATIENCE = 1000
 
-/** Milliseconds between two looks at the files of the configuration. */
+/** Milliseconds between two checks of the configuration's files for changes. */
 const WATCH_PERIOD = 2000
 
 interface Flags {
@@ -61,7 +61,7 @@ function readFlags(): Flags {
   }
 }
 
-/** The environment, with an environment file's variables where it has none of their name. */
+/** The environment. A variable that is not set there is taken from the environment file. */
 function environment(file: string | undefined): NodeJS.ProcessEnv {
   if (file === undefined) return { ...process.env }
   try {
@@ -81,7 +81,7 @@ function osUser(): string {
   }
 }
 
-/** Tries everything, says what it found with ✓, ! or ✗, and exits. */
+/** Tries everything, prints what it found with ✓, ! or ✗, and exits. */
 async function runCheck(env: NodeJS.ProcessEnv): Promise<void> {
   const say = (mark: Mark, text: string): void => console.log(`${mark} ${text}`)
   const config = parse(env, readFileSync, osUser())
@@ -145,7 +145,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
   })
   const output = createLogOutput({
     put: runtime.writeError,
-    told: (lines) => log.warning('log lines dropped, for nobody read them', { lines }),
+    reportDropped: (lines) => log.warning('log lines dropped, for nobody read them', { lines }),
   })
   const stop = async (code: 0 | 1): Promise<void> => {
     watch.stop()
@@ -164,7 +164,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
   let signals = 0
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
-      // Who asks twice does not want to wait.
+      // A second signal means: do not wait for the drain.
       if (++signals > 1) process.exit(1)
       void stop(0)
     })
@@ -191,7 +191,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
   }
 }
 
-/** Says what works, but is hardly meant. */
+/** Warns of what works but was probably not intended. */
 async function warnAtStart(config: Config, log: Log): Promise<void> {
   for (const warning of config.warnings) {
     const isHarmless = warning.startsWith(`${variables.jwtSecret.name} `) && isLoopback(config.host)
@@ -209,7 +209,7 @@ async function main(): Promise<void> {
   if (flags.version) return void console.log(`postgres-websockets ${version}`)
   if (flags['print-sql']) return void console.log(schema.trimEnd())
   const env = environment(flags['env-file'])
-  // postgres.js takes what it is not told from PG* variables, some of which are not libpq's; libpq's are read from the copy.
+  // postgres.js reads PG* variables of its own for options that are not given. libpq's are read from the copy above.
   for (const name of Object.keys(process.env)) if (/^PG(?!WS_)/.test(name)) delete process.env[name]
   if (flags.ready) return askReady(env)
   if (flags.check) return runCheck(env)

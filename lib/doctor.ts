@@ -1,4 +1,4 @@
-/** Owns `--check`: tries what a configuration leads to, item by item, without serving anyone. */
+/** Owns `--check`: tries everything that a configuration needs, one item at a time, without serving clients. */
 import { X509Certificate } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { isAbsolute, join, resolve } from 'node:path'
@@ -11,17 +11,17 @@ import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import type { Runtime } from './runtime/contract.ts'
 
-/** ✓ is well, ! works but is hardly meant, ✗ keeps the server from its work. */
+/** ✓ works, ! works but was probably not intended, ✗ keeps the server from working. */
 export type Mark = '✓' | '!' | '✗'
 
-/** What was tried, how it is, and what was found. */
+/** What was tried, its result, and what was found. */
 export interface Item {
   readonly name: string
   readonly mark: Mark
   readonly found: string
 }
 
-/** What is found, unless it is simply well. */
+/** What was found: ✓, or ! with a warning. An error is ✗. */
 type Found = string | { readonly warning: string }
 
 /** @param now UNIX time in milliseconds. */
@@ -33,7 +33,7 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
     connection.close()
     return `${place}, PostgreSQL ${version}, primary, ${encrypted ? 'TLS' : 'no TLS'}`
   })
-  yield await attempt('LISTEN and NOTIFY', () => goRound(config))
+  yield await attempt('LISTEN and NOTIFY', () => goRoundTrip(config))
   yield await attempt('keys', async () => {
     const fetched = config.jwksUrl ? await createKeyReader(config.jwksUrl)() : []
     return [...config.keys, ...fetched].map(describeKey).join('; ')
@@ -48,7 +48,7 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
   }
 }
 
-/** Binds the ports as a start does, both at once, and lets go of them. */
+/** Binds both ports at the same time, as a start does, and releases them. */
 async function* bindPorts(config: Config, runtime: Runtime): AsyncGenerator<Item> {
   const { host, port, adminPort, adminHost = host, tls, reusePort } = config
   const bound: { stop(): void }[] = []
@@ -85,8 +85,8 @@ async function attempt(name: string, look: () => Promise<Found>): Promise<Item> 
   }
 }
 
-/** The server's own broker proves the whole way, or says what is in it. */
-async function goRound(config: Config): Promise<string> {
+/** Sends a notification through the server's own broker, which says what is wrong when it does not come back. */
+async function goRoundTrip(config: Config): Promise<string> {
   const broker = createPostgresBroker({
     database: createDatabase(() => config.database, config.checkInterval),
     channel: config.listenChannel,
@@ -120,7 +120,7 @@ async function describeCertificate(pem: string, now: number): Promise<string> {
   return text
 }
 
-/** @throws where there is none. */
+/** @throws where the folder cannot be read. */
 export async function describeFolder(root: string): Promise<Found> {
   const path = resolve(root)
   const folder = await stat(path).catch(() => undefined)

@@ -1,41 +1,41 @@
-/** Owns the log's way out: lines leave in order, nobody waits for who reads them, and those that find no room are dropped and counted. */
+/** Owns the log's output: lines are written in order, never block the program, and are dropped and counted where there is no room. */
 
 import { codeOf } from './fault.ts'
 
 export interface LogOutput {
-  /** Takes a line, without its end. */
+  /** Takes a line, without its newline. */
   write(line: string): void
   /** Lines that were dropped since the start. */
   readonly dropped: number
-  /** Resolves when all lines are out, or after some milliseconds. */
+  /** Resolves when all lines are written, or after `patience` milliseconds. */
   flushed(patience: number): Promise<void>
 }
 
 export interface LogOutputOptions {
-  /** Writes without holding up the program. Resolves to how many bytes were taken, once there was room; rejected when none can be. */
+  /** Writes without blocking the program. Resolves to how many bytes were taken. Rejects when nothing can be written. */
   readonly put: (bytes: Uint8Array) => Promise<number>
-  /** Lines are read again, before which some were dropped. */
-  readonly told: (dropped: number) => void
+  /** There is room again, after this many lines were dropped. */
+  readonly reportDropped: (dropped: number) => void
 }
 
-/** Length of what may wait while a write is under way. */
+/** The most characters that wait while a write is in progress. */
 const WAITING = 256 * 1024
 
-/** Milliseconds before another attempt where whoever shares the output has made it refuse instead of wait. */
+/** Milliseconds before another attempt after EAGAIN: a process that shares the output has made it non-blocking. */
 const PAUSE = 50
 
-export function createLogOutput({ put, told }: LogOutputOptions): LogOutput {
+export function createLogOutput({ put, reportDropped }: LogOutputOptions): LogOutput {
   let waiting = ''
   let dropped = 0
-  let untold = 0
+  let unreported = 0
   let writing: Promise<void> | undefined
 
   function drop(lines: number): void {
     dropped += lines
-    untold += lines
+    unreported += lines
   }
 
-  /** @returns whether the lines are out. */
+  /** @returns whether the lines were written. */
   async function putAll(lines: string): Promise<boolean> {
     let bytes: Uint8Array = Buffer.from(lines)
     while (bytes.length > 0) {
@@ -56,13 +56,13 @@ export function createLogOutput({ put, told }: LogOutputOptions): LogOutput {
     while (waiting !== '') {
       const lines = waiting
       waiting = ''
-      if (!(await putAll(lines)) || untold === 0) continue
+      if (!(await putAll(lines)) || unreported === 0) continue
       const later = waiting
-      const count = untold
-      // Empty for this line, which is to find room.
+      const count = unreported
+      // Emptied first, so that this line finds room.
       waiting = ''
-      untold = 0
-      told(count)
+      unreported = 0
+      reportDropped(count)
       waiting += later
     }
     writing = undefined

@@ -1,4 +1,4 @@
-/** Owns the log's lines: one an event, with a level and fields. Tokens, secrets and passwords are no fields. */
+/** Owns the log's lines: one for each event, with a level and fields. Tokens, secrets and passwords are never fields. */
 
 const levels = ['error', 'warning', 'info', 'debug'] as const
 
@@ -10,13 +10,13 @@ export type Fields = Readonly<Record<string, string | number | boolean>>
 export type Log = { readonly [level in Level]: (event: string, fields?: Fields) => void }
 
 export interface LogOptions {
-  /** Events of this level and of those before it are written. Default `info`. */
+  /** Events of this level and of more severe ones are written. Default `info`. */
   readonly level?: Level
   /** Default `text`. */
   readonly format?: 'text' | 'json'
-  /** The present, as the line shows it; undefined leaves it out, where whoever reads the lines adds it. */
+  /** The current time, as lines show it; undefined leaves it out, for readers that add it themselves. */
   readonly time?: () => string | undefined
-  /** Takes a line, without its end. */
+  /** Takes a line, without its newline. */
   readonly write: (line: string) => void
 }
 
@@ -38,13 +38,13 @@ function asJson(time: string | undefined, level: Level, event: string, fields: F
   return json({ ...(time === undefined ? {} : { time }), level, event, ...fields })
 }
 
-/** A value as one word: text with spaces, quotes or what cannot be seen stands as a JSON string. */
+/** A value as one word. Text with spaces, quotes or invisible characters is written as a JSON string. */
 function quoted(value: string | number | boolean): string {
   const text = String(value)
   return /^[^\s"=\p{C}]+$/u.test(text) ? text : json(text)
 }
 
-/** JSON leaves raw what a terminal obeys, what breaks a line and what turns one around: the strings it stands in show them escaped. */
+/** Characters that JSON leaves as they are, though they control a terminal, break a line or reverse its direction. They are escaped too. */
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]/gu
 
 const json = (value: string | object): string =>

@@ -1,6 +1,6 @@
 /**
- * Owns what the program counts, and how it is written (Prometheus text format 0.0.4). Less code than a library's, and none of its
- * look-ups on the way of a message.
+ * Owns what the program counts, and how it is written (Prometheus text format 0.0.4). It is less code than a library would need, and
+ * counting a message takes no look-up by name.
  */
 
 export interface Counter {
@@ -17,7 +17,7 @@ export interface Histogram {
   observe(value: number, times?: number): void
 }
 
-/** What a gauge reads when it is asked: a number, or one for each value of its label. */
+/** What a gauge reads: a number, or one for each value of its label. */
 export type Reading = number | Readonly<Record<string, number>>
 
 export type Metrics = ReturnType<typeof createMetrics>
@@ -118,7 +118,7 @@ export function createMetrics() {
     batches: histogram('pgws_batch_messages', 'Messages in a batch that the database took.', SIZES),
     reconnections: counter('pgws_listener_reconnections_total', 'Times that LISTEN stood again after it was lost.'),
     outage: counter('pgws_listener_outage_seconds_total', 'Seconds in which notifications may have been missed.'),
-    /** All of it, as Prometheus reads it. */
+    /** All metrics, as Prometheus reads them. */
     render: (): string => parts.map((part) => part()).join(''),
   }
 }

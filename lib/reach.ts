@@ -1,4 +1,4 @@
-/** Owns what is said when an HTTP server cannot be reached. Runtimes add a question of their own for whoever reads it. */
+/** Owns the reason that is given when an HTTP server cannot be reached, without the advice that runtimes add. */
 
 import { codeOf, messageOf } from './fault.ts'
 
@@ -10,9 +10,8 @@ const meanings: Readonly<Record<string, string>> = {
   EPROTO: 'the TLS handshake failed',
 }
 
-/** Why a fetch failed, without the runtime's advice. */
 export function reasonOf(error: unknown): string {
-  // As Node.js and Deno tell it: "fetch failed", for a cause.
+  // Node.js and Deno say "fetch failed", and give the reason as the cause.
   if (error instanceof Error && error.cause instanceof Error) return reasonOf(error.cause)
   return meanings[codeOf(error) ?? ''] ?? messageOf(error)
 }

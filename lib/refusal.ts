@@ -1,20 +1,19 @@
 /**
- * Owns every "no" of the program: one table from a stable code to what the other side sees, so that answers, close frames, log
- * lines, metric labels and the README's tables cannot disagree.
+ * Owns every refusal of the program: one table from a stable code to what the client sees, so that answers, close frames, log lines,
+ * metric labels and the README's tables cannot disagree.
  */
 
 /** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */
 export const NOTIFICATION_BYTES = 8000
 
-/** One "no". */
 interface Entry {
-  /** HTTP status of the answer, where a request can meet it. */
+  /** HTTP status, where it answers a request. */
   readonly status?: number
   /** WebSocket close code (RFC 6455 section 7.4), where it ends a connection; 1006 ends it without a close frame. */
   readonly close?: number
   /** What the answer or the close frame says. */
   readonly reason: string
-  /** Whether coming again can help. */
+  /** Whether connecting again can help. */
   readonly again: string
 }
 
@@ -96,13 +95,13 @@ export type RefusalCode = CodesWith<'status'>
 /** What ends a connection. */
 export type ClosureCode = CodesWith<'close'>
 
-/** The close frame of an end that this server decides. */
+/** What the server's close frame says. */
 export const closing = (closure: ClosureCode): { readonly code: number; readonly reason: string } => ({
   code: refusals[closure].close,
   reason: refusals[closure].reason,
 })
 
-/** A request or token that is turned away. Carried as a value, for the callers decide what it means. */
+/** A request or token that is refused. It is returned and not thrown: callers decide what it means. */
 export interface Refusal {
   readonly refused: RefusalCode
 }
@@ -111,7 +110,7 @@ export const refuse = (refused: RefusalCode): Refusal => ({ refused })
 
 export const isRefusal = (value: object): value is Refusal => 'refused' in value
 
-/** A refusal as the request is answered. @param product what it names as its server. */
+/** The answer to a request that is refused. @param product the value of its Server header. */
 export function refusalAnswer(code: RefusalCode, product: string): Response {
   const { status, reason } = refusals[code]
   const headers = new Headers({

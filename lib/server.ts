@@ -1,6 +1,6 @@
-/** Owns the composition: makes the parts, wires the two ways that data takes, starts and stops them in order. */
+/** Owns the composition: makes the parts, connects them, and starts and stops them in order. */
 
-import { createAuthenticator } from './access/authenticator.ts'
+import { type Authenticator, createAuthenticator } from './access/authenticator.ts'
 import { createKeyReader } from './access/token.ts'
 import { createPostgresBroker } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
@@ -22,11 +22,11 @@ export interface Server {
   readonly port: number
   /** The admin port, where there is one. */
   readonly adminPort: number | undefined
-  /** Resolves once the first LISTEN stands. @throws what the last attempt to reach the database met. */
+  /** Resolves once the first LISTEN stands. @throws the error of the last attempt to reach the database. */
   start(): Promise<void>
-  /** Takes over what a configuration reads from files: keys, certificate, connection string. No client is dropped. */
+  /** Applies what the configuration reads from files: keys, certificate, connection string. No client is dropped. */
   reload(config: Config): Promise<void>
-  /** Drains and stops. @returns how many accepted messages did not reach the database; more calls await the same end. */
+  /** Drains and stops. @returns how many accepted messages did not reach the database. Further calls await the same end. */
   stop(): Promise<number>
 }
 
@@ -35,23 +35,23 @@ export interface ServerOptions {
   readonly runtime: Runtime
   readonly log: Log
   readonly version: string
-  /** What the process uses: bytes of memory, seconds of CPU time, its start in seconds of UNIX time, log lines that found no reader. */
+  /** What the process uses: bytes of memory, seconds of CPU time, its start in seconds of UNIX time, dropped log lines. */
   readonly usage: () => Readonly<Record<'residentBytes' | 'cpuSeconds' | 'startedAt' | 'droppedLogLines', number>>
-  /** The listener is lost and is not to be healed: the process is to stop. */
+  /** Called when the listener is lost and is not healed: the process must stop. */
   readonly lost: () => void
   readonly pingEvery?: number
 }
 
 /**
- * Messages longer than this are ended by the runtime before they are whole. Every longer one is too large for NOTIFY, but up to
- * here the reason says so.
+ * The most bytes of a message that the runtime reads; it closes the connection of a longer one. NOTIFY takes far less, but up to here
+ * the close reason says so.
  */
 const MESSAGE_BYTES = 256 * 1024
 
-/** Milliseconds in which accepted messages go round before the clients are closed, so that those who read get them. */
+/** Milliseconds for accepted messages to come back from the database before the clients are closed, so that readers still get them. */
 const DRAIN_GRACE = 250
 
-/** Milliseconds that clients get to read what waits for them, to answer their close frame and to hang up. */
+/** Milliseconds for clients to read what is buffered for them, to answer their close frame and to hang up. */
 const CLOSE_PATIENCE = 2000
 
 /** Binds the ports; plain HTTP is served from then on. */
@@ -61,17 +61,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   let stopping: Promise<number> | undefined
   const metrics = createMetrics()
   const database = createDatabase(() => conninfo, config.checkInterval)
-  const authenticator = createAuthenticator({
-    keys: config.keys,
-    read: config.jwksUrl && createKeyReader(config.jwksUrl),
-    policy: {
-      audience: config.jwtAudience,
-      issuer: config.jwtIssuer,
-      modeClaim: config.modeClaim,
-      channelsClaim: config.channelsClaim,
-    },
-    log,
-  })
+  const authenticator = authenticatorOf(config, log)
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const broker = createPostgresBroker({
     database,
@@ -194,6 +184,19 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   }
 }
 
+const authenticatorOf = (config: Config, log: Log): Authenticator =>
+  createAuthenticator({
+    keys: config.keys,
+    read: config.jwksUrl && createKeyReader(config.jwksUrl),
+    policy: {
+      audience: config.jwtAudience,
+      issuer: config.jwtIssuer,
+      modeClaim: config.modeClaim,
+      channelsClaim: config.channelsClaim,
+    },
+    log,
+  })
+
 interface Draining {
   readonly running: RunningServer
   readonly broker: Broker
@@ -201,7 +204,7 @@ interface Draining {
 }
 
 /**
- * Accepted messages go first, then the clients, who may be sending all the while, then what they sent last.
+ * Sends what was accepted, closes the clients, and sends what they sent in the meantime.
  *
  * @param timeout milliseconds for all of it. @returns how many accepted messages did not reach the database.
  */

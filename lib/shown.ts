@@ -1,12 +1,12 @@
-/** Owns how words of a client stand in the log: cut where they are long, and no token among them. Pure. */
+/** Owns how text from clients appears in the log: shortened, and without tokens. Pure. */
 
-/** The most characters that one word takes of a line. */
+/** The most characters of one value in a line. */
 const LENGTH = 100
 
-/** Channels that are shown of one connection, whose token may name thousands. */
+/** The most channels in a line. A token may name thousands. */
 const CHANNELS = 10
 
-/** The beginning of a token, which is an object of JSON in base64url, or the three parts of one. */
+/** The beginning of a token, which is a JSON object in base64url, or a token's three parts. */
 const TOKEN = /(?<![\w-])e[w-z][\w-]{14}|(?<![\w-])[\w-]{14,}\.[\w-]{14,}\.[\w-]{14}/
 
 const HIDDEN = '[token]'
@@ -19,7 +19,7 @@ export function shown(word: string): string {
 export const shownChannels = (channels: readonly string[]): string =>
   channels.slice(0, CHANNELS).map(shown).join(',') + (channels.length > CHANNELS ? `,… (${channels.length})` : '')
 
-/** @param token what stood in the place of the token, though it may look like none. */
+/** @param token the segment in the token's place. It is hidden even where it does not look like a token. */
 export const shownPath = (path: string, token: string | undefined): string =>
   cut(
     path

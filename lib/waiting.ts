@@ -1,15 +1,15 @@
-/** Owns waiting: for a promise with a limit, and between attempts, longer each time and never in step with other servers. */
+/** Owns waits: for a promise, up to a limit; and between attempts, longer each time and random, so that servers do not retry in step. */
 
 export interface Backoff {
-  /** Waits before the next attempt; the first comes at once. @param time milliseconds to wait instead of the back-off's own. */
+  /** Waits before the next attempt. The first one does not wait. @param time milliseconds to wait instead of the back-off's own. */
   wait(time?: number): Promise<void>
-  /** Ends the wait under way, if any. */
+  /** Ends the current wait, if there is one. */
   cut(): void
-  /** The next attempt is a first one again. */
+  /** Starts over: the next attempt is a first one. */
   reset(): void
 }
 
-/** Milliseconds. The longest stays well below the 5 s in which a server that is back is to be found. */
+/** Milliseconds. A server that is back must be found within 5 s, so the longest wait is well below that. */
 const FIRST = 50
 const LONGEST = 3000
 
@@ -38,7 +38,7 @@ export function createBackoff(): Backoff {
 /** A wait that doubles with each attempt, from the first up to the longest. */
 export const doubled = (first: number, doublings: number, longest: number): number => Math.min(first * 2 ** doublings, longest)
 
-/** Waits until a promise settles, but no longer than some milliseconds. Leaves no timer behind. */
+/** Waits until a promise settles, for at most `limit` milliseconds. Leaves no timer behind. */
 export function within(limit: number, promise: Promise<unknown>): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, limit)

@@ -1,4 +1,4 @@
-/** Owns which keys verify tokens now: those of the configuration, and those of the key set at a URL, fetched again as they change. */
+/** Owns which keys verify tokens at present: those of the configuration, and those of a key set at a URL, which is fetched regularly. */
 
 import { messageOf } from '../fault.ts'
 import type { Log } from '../log.ts'
@@ -8,9 +8,9 @@ import { type Permit, type Policy, readPermit } from './grant.ts'
 import { type Key, verifyToken } from './token.ts'
 
 export interface Authenticator {
-  /** At once where the keys at hand can tell; a promise where the key set is fetched first. */
+  /** The result at once where the present keys decide; a promise where the key set must be fetched first. */
   verify(token: string): Permit | Refusal | Promise<Permit | Refusal>
-  /** Takes other keys from the configuration, and fetches the key set again. */
+  /** Replaces the configuration's keys, and fetches the key set again. */
   replace(keys: readonly Key[]): void
   stop(): void
 }
@@ -19,17 +19,17 @@ export interface AuthenticatorOptions {
   readonly keys: readonly Key[]
   /** Reads the key set; undefined where there is none. */
   readonly read: (() => Promise<readonly Key[]>) | undefined
-  /** What tokens must say; undefined asks no more than the claims of their usual names. */
+  /** What tokens must say; undefined asks only for the claims under their usual names. */
   readonly policy?: Policy
   readonly log: Log
   /** A clock that never goes back, in milliseconds. */
   readonly now?: () => number
 }
 
-/** Tokens whose signature is not checked again: one that many share, or that comes again with each connection of its owner. */
+/** The most verified tokens to remember: many clients may share one, and its owner may connect with it again. */
 const VERIFIED = 500
 
-/** Milliseconds after which a key set that was fetched is fetched again, so that a key taken out of it verifies no more. */
+/** Milliseconds after which the key set is fetched again, so that a key that was removed from it no longer verifies. */
 const FRESH = 600_000
 
 /** Milliseconds between two fetches for unknown keys, so that forged tokens cannot flood the key server. */
@@ -46,7 +46,7 @@ export function createAuthenticator({
   log,
   now = () => performance.now(),
 }: AuthenticatorOptions): Authenticator {
-  /** What tokens say that the present keys verified; whether it still holds is for the grant to judge. */
+  /** The permits of tokens that the present keys verified. The grant judges whether each is valid now. */
   const verified = new Map<string, Permit>()
   let configured = keys
   let fetched: readonly Key[] | undefined
@@ -105,7 +105,7 @@ export function createAuthenticator({
     verify(token) {
       const result = check(token)
       if (!read || !isRefusal(result)) return result
-      // Before the first set has come, no refusal but a malformed token's is certain.
+      // Until the first key set is here, only the refusal of a malformed token is certain.
       if (fetched === undefined && result.refused !== 'TOKEN_MALFORMED')
         return fetching !== undefined ? checkAfterRefresh(token) : refuse('KEYS_UNAVAILABLE')
       if (result.refused !== 'KEY_UNKNOWN') return result

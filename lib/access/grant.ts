@@ -1,6 +1,6 @@
 /**
- * Owns what a verified token allows: its claims become a permit, once a token, and that with the channel asked for a grant or a
- * refusal, once a connection. Pure; the time is a parameter.
+ * Owns what a verified token allows. Its claims become a permit, once for each token. The permit and the channel that was asked for
+ * become a grant or a refusal, once for each connection. Pure: the time is a parameter.
  */
 import { isRefusal, type Refusal, refuse } from '../refusal.ts'
 
@@ -11,15 +11,15 @@ export interface Claims {
   readonly text: string
 }
 
-/** What a token says, whoever comes with it and whenever. */
+/** What a token says, no matter who brings it, and when. */
 export interface Permit {
   /** The token's claims as they stand in it. */
   readonly claims: string
-  /** UNIX time in milliseconds from which on the token is good, the leeway taken off. */
+  /** UNIX time in milliseconds from which the token is valid, with the leeway subtracted. */
   readonly startsAt: number
   /** UNIX time in milliseconds at which it ends; `Infinity` when the token names no end. */
   readonly expiresAt: number
-  /** A refusal where the token is good but allows nothing here. */
+  /** A refusal where the token is genuine but allows nothing here. */
   readonly rights: Rights | Refusal
 }
 
@@ -76,7 +76,7 @@ export function readPermit({ values, text }: Claims, policy: Policy = defaultPol
 function readRights(values: Claims['values'], { audience, issuer, modeClaim, channelsClaim }: Policy): Rights | Refusal {
   if (audience !== undefined && ![values.aud].flat().includes(audience)) return refuse('AUDIENCE_WRONG')
   if (issuer !== undefined && values.iss !== issuer) return refuse('ISSUER_WRONG')
-  // The name of a claim that is chosen may be that of something that every object has.
+  // A configured name may be that of a property that every object inherits, such as "constructor".
   const claim = (name: string): unknown => (Object.hasOwn(values, name) ? values[name] : undefined)
   const mode = claim(modeClaim)
   if (mode === undefined) return refuse('MODE_MISSING')
@@ -90,8 +90,8 @@ function readRights(values: Claims['values'], { audience, issuer, modeClaim, cha
  *
  * @param asked the channel's path segment as it stands in the URL, or undefined to open all that the token names.
  * @param now UNIX time in milliseconds.
- * @returns the grant; a 401 refusal where the token's time is not now, a 403 one where the token is good but does not allow what
- *   was asked.
+ * @returns the grant; a 401 refusal where the token has expired or is not valid yet; a 403 refusal where it does not allow what was asked
+ *   for.
  */
 export function grant({ claims, startsAt, expiresAt, rights }: Permit, asked: string | undefined, now: number): Grant | Refusal {
   if (now >= expiresAt) return refuse('TOKEN_EXPIRED')
@@ -103,7 +103,7 @@ export function grant({ claims, startsAt, expiresAt, rights }: Permit, asked: st
   return { channels, mode, canRead: mode !== 'w', canWrite: mode !== 'r', claims, expiresAt }
 }
 
-/** The asked channel, where it is among the named ones or none are named. */
+/** The channel that was asked for, where the token names it or names none. */
 function allowedChannel(named: readonly string[] | undefined, asked: string): readonly [string] | undefined {
   if (named?.includes(asked)) return [asked]
   const decoded = decodeSegment(asked)
@@ -114,7 +114,7 @@ function allowedChannel(named: readonly string[] | undefined, asked: string): re
 /** The channels that the two claims name together, `channel` first; undefined when the token has neither claim. */
 function namedChannels(channel: unknown, channels: unknown): readonly string[] | undefined {
   if (channel === undefined && channels === undefined) return undefined
-  // All lone surrogates are one character in UTF-8, and so would be one channel.
+  // UTF-8 turns every lone surrogate into the same character: different names would be one channel.
   const isName = (value: unknown): value is string => typeof value === 'string' && value !== '' && value.isWellFormed()
   if (channel !== undefined && !isName(channel)) return []
   if (channels !== undefined && !(Array.isArray(channels) && channels.every(isName))) return []

@@ -1,8 +1,8 @@
 /**
  * Owns the way from a token to verified claims: keys, algorithms, signatures (RFC 7515, 7517, 7518, 7519).
  *
- * Keys and headers are read by jose. The signature itself is checked with node:crypto, because jose's check is asynchronous and
- * Bun answers 400 to a client whose first frames arrive while its upgrade waits: those frames count, so the answer cannot wait.
+ * jose reads keys and headers. The signature is checked with node:crypto, because jose checks it asynchronously, and an upgrade must not
+ * wait: Bun answers 400 when a client's first frames arrive before its upgrade is answered.
  */
 import { constants, createHmac, createPublicKey, createSecretKey, type KeyObject, timingSafeEqual, verify } from 'node:crypto'
 import { base64url, createRemoteJWKSet, customFetch, decodeProtectedHeader } from 'jose'
@@ -96,8 +96,7 @@ export function readKeys(secret: Uint8Array): Key[] {
 }
 
 /**
- * The usable keys of a JWK set. A key of a kind that this server does not know is passed over (RFC 7517 section 5), but one at
- * least must be left.
+ * The usable keys of a JWK set. Keys of an unknown kind are skipped (RFC 7517 section 5), but at least one must be usable.
  */
 function readKeySet(documents: readonly unknown[]): Key[] {
   const keys: Key[] = []
@@ -117,14 +116,14 @@ function readKeySet(documents: readonly unknown[]): Key[] {
 /** Milliseconds for a key server's answer. */
 const KEY_SERVER_TIMEOUT = 5000
 
-/** Bytes of a key server's answer, of which a key takes about 1,000. */
+/** The most bytes of a key server's answer. A key takes about 1,000. */
 const KEY_SET_BYTES = 1024 * 1024
 
 /**
  * Reads the key set at a URL, each time it is called.
  *
- * @returns its public keys: a symmetric one that anybody can fetch would let anybody sign.
- * @throws what the key server or the way to it answered.
+ * @returns its public keys. A symmetric key that anybody can fetch would let anybody sign tokens, so it does not count.
+ * @throws what the key server or the network answered.
  */
 export function createKeyReader(url: URL): () => Promise<Key[]> {
   const set = createRemoteJWKSet(url, { timeoutDuration: KEY_SERVER_TIMEOUT, cooldownDuration: 0, [customFetch]: fetchBounded })
@@ -137,7 +136,7 @@ export function createKeyReader(url: URL): () => Promise<Key[]> {
   }
 }
 
-/** As `fetch`, but an answer without an end does not fill the memory. */
+/** As `fetch`, but an endless answer does not fill the memory. */
 async function fetchBounded(url: string, options: RequestInit): Promise<Response> {
   const response = await fetch(url, options)
   if (response.status !== 200) return response
@@ -164,7 +163,7 @@ function readKey(document: unknown): Key {
   return { id: text('kid'), algorithms: fitting, object: importKey(jwk) }
 }
 
-/** Only the public members are taken, so that a private key given by mistake verifies all the same. */
+/** Takes only the public members, so that a private key given by mistake verifies as its public key does. */
 function importKey({ kty, crv, x, y, n, e, k }: Record<string, unknown>): KeyObject {
   try {
     if (kty === 'oct') {
@@ -186,18 +185,18 @@ function importKey({ kty, crv, x, y, n, e, k }: Record<string, unknown>): KeyObj
 }
 
 /**
- * Checks a token's signature and returns its claims; what they say about time and channels is for the grant to judge.
+ * Checks a token's signature and returns its claims. The grant judges what they say about time and channels.
  *
- * Of several keys, those with the token's `kid` are tried; where none has it, every key that fits the algorithm.
+ * Tries the keys with the token's `kid`. Where no key has it, tries every key that fits the algorithm.
  *
- * @returns the claims; KEY_UNKNOWN where no key verified it and another one might, since none has its `kid` or fits it.
+ * @returns the claims; KEY_UNKNOWN where a key that is not here might verify the token: none has its `kid`, or fits where it names none.
  */
 export function verifyToken(token: string, keys: readonly Key[]): Claims | Refusal {
   const [header, payload, signature, ...more] = token.split('.')
   if (!header || payload === undefined || signature === undefined || more.length > 0) return refuse('TOKEN_MALFORMED')
   try {
     const { alg, kid, crit, b64 } = decodeProtectedHeader(token)
-    // No extension is understood, so one that must be understood ends it (RFC 7515 section 4.1.11).
+    // No extension is supported, so a token that requires one is refused (RFC 7515 section 4.1.11).
     if (crit !== undefined || b64 === false) return refuse('TOKEN_NOT_VERIFIED')
     const named = keys.filter(({ id }) => kid !== undefined && id === kid)
     const signed = Buffer.from(`${header}.${payload}`)
@@ -210,7 +209,7 @@ export function verifyToken(token: string, keys: readonly Key[]): Claims | Refus
     }
     return refuse(hasKey ? 'TOKEN_NOT_VERIFIED' : 'KEY_UNKNOWN')
   } catch {
-    // Whatever a decoder or a key refuses to read was no token of ours; its message could quote the token.
+    // A decoder or a key could not read it. The error is not passed on, because its message could quote the token.
     return refuse('TOKEN_MALFORMED')
   }
 }
@@ -226,7 +225,7 @@ function readClaims(payload: string): Claims | Refusal {
 function parseObject(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text)
-    // An object that is no array has string keys.
+    // An object that is not an array has string keys.
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : undefined
   } catch {
     return undefined

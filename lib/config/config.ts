@@ -24,13 +24,13 @@ export interface Config extends Omit<Values, 'databaseUri' | 'jwtSecret' | 'jwtS
 /** One line for each wrong variable: its name, the value's fault and an example. */
 export type Faults = readonly string[]
 
-/** What works all the same, but is hardly meant: a line for each variable, which begins with its name. */
+/** What works but was probably not intended: a line for each variable, which begins with its name. */
 export type Warnings = readonly string[]
 
 /**
  * Reads the configuration from the environment.
  *
- * @param osUser the operating system's user, who is PostgreSQL's too unless one is named.
+ * @param osUser the operating system's user, which is the default for PostgreSQL's.
  */
 export function parse(
   env: Environment,
@@ -65,7 +65,7 @@ export function parse(
 
 const SAMPLE_SECRET = `${variables.jwtSecret.name} is the secret that the sample publishes: everyone can sign tokens with it`
 
-/** The way to the database alone, for what needs no other variable. */
+/** Reads only how to reach the database, for what needs no other variable. */
 export function parseDatabase(env: Environment, readFile: ReadFile, osUser: string): Conninfo | { readonly faults: Faults } {
   const faults: string[] = []
   const attempt = collecting(env, faults)
@@ -75,7 +75,7 @@ export function parseDatabase(env: Environment, readFile: ReadFile, osUser: stri
 
 type Attempt = <T>(entry: Variable<unknown>, make: (given: string | undefined) => T) => T | undefined
 
-/** A variable's value by `make`; its fault goes to the list. */
+/** Reads a variable's value with `make`, and adds its fault to the list. */
 function collecting(env: Environment, faults: string[]): Attempt {
   return ({ name, example }, make) => {
     try {

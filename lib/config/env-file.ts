@@ -3,8 +3,8 @@
 import { Fault } from '../fault.ts'
 
 /**
- * Reads variables. A value in single quotes stands as it is; in double quotes a backslash takes `"`, `\`, `$` and a backtick as
- * they are; without quotes it reaches to the end of its line. Nothing is expanded.
+ * Reads variables. A value in single quotes is taken as it is. In double quotes, a backslash escapes `"`, `\`, `$` and a backtick. Without
+ * quotes, the value ends with its line. Nothing is expanded.
  *
  * @throws Fault where the file has neither form. It names the line's number and not its text, which may hold a secret.
  */

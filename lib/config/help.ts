@@ -49,7 +49,7 @@ export function markdownTable(): string {
   return ['| variable | default | meaning |', '| --- | --- | --- |', ...rows].join('\n')
 }
 
-/** Breaks a text into lines of at most some characters, each behind `prefix`. */
+/** Breaks a text into lines of at most `width` characters, each after `prefix`. */
 function wrap(text: string, width: number, prefix: string): string {
   const lines = ['']
   for (const word of text.split(' ')) {

@@ -3,19 +3,19 @@
 export interface Network {
   /** The bits that all its addresses begin with. */
   readonly prefix: bigint
-  /** How many of the 128 bits do not matter. */
+  /** How many of the 128 bits follow, which may have any value. */
   readonly free: bigint
 }
 
-/** What stands before an IPv4 address where it is written as one of IPv6 (RFC 4291 section 2.5.5.2). */
+/** The bits before an IPv4 address that is mapped into IPv6 (RFC 4291 section 2.5.5.2). */
 const MAPPED = 0xffff_0000_0000n
 
 const V4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.|$)){4}(?<!\.)$/
 
 /**
- * The 128 bits of an address, an IPv4 one as it is mapped into IPv6, so that both are compared alike.
+ * The 128 bits of an address. An IPv4 address is mapped into IPv6, so that both are compared alike.
  *
- * @returns undefined where the text is no address.
+ * @returns undefined where the text is not an address.
  */
 export function readAddress(text: string): bigint | undefined {
   if (V4.test(text)) return text.split('.').reduce((bits, part) => bits * 256n + BigInt(part), 0n) + MAPPED

@@ -1,4 +1,4 @@
-/** Owns which variables of the environment look like the program's and are not. Pure. */
+/** Owns which variables of the environment look like the program's but are not. Pure. */
 
 /** A variable that nothing reads, and the one that may be meant. */
 export interface Unknown {
@@ -6,14 +6,14 @@ export interface Unknown {
   readonly nearest: string | undefined
 }
 
-/** The variables that begin as the program's do, hold something, and are none of them. */
+/** The variables that begin with PGWS_ and are not empty, but that the program does not know. */
 export function unknownVariables(env: Readonly<Record<string, string | undefined>>, known: readonly string[]): Unknown[] {
   return Object.keys(env)
     .filter((name) => name.startsWith('PGWS_') && env[name] && !known.includes(name))
     .map((name) => ({ name, nearest: nearestOf(name, known) }))
 }
 
-/** The name that the fewest slips of a key lead to, unless they are more than a third of it. */
+/** The known name with the fewest typing mistakes between the two, unless these are more than a third of the letters. */
 function nearestOf(name: string, known: readonly string[]): string | undefined {
   const ranked = known.map((other) => ({ other, slips: slipsBetween(name, other) })).sort((one, other) => one.slips - other.slips)
   const [best] = ranked

@@ -1,4 +1,4 @@
-/** Owns how a variable's text becomes a value. Pure: undefined is an unset variable, and what cannot be read is thrown as a Fault. */
+/** Owns how a variable's text becomes a value. Undefined is an unset variable, and a text that cannot be read throws a Fault. Pure. */
 
 import { Fault } from '../fault.ts'
 import { type Network, readNetwork } from './networks.ts'
@@ -42,13 +42,13 @@ export const channel =
 /** The longest delay of a timer, in milliseconds. */
 export const LONGEST = 2_147_483_647
 
-/** The forms of a host that name no one address. */
+/** The forms of a host that do not name a single address. */
 const HOST_FORMS = ['*', '*4', '!4', '*6', '!6'] as const
 
-/** Letters of any alphabet, for a resolver may know such names. */
+/** Letters of any alphabet, because resolvers may know such names. */
 const NAME = /^[\p{L}\p{N}._-]+$/u
 
-/** With a zone behind it, which names an interface. */
+/** It may end in a zone, which names an interface. */
 const IPV6 = /^(?=.*:.*:)[\da-f:.]+(%[\w.-]+)?$/i
 
 export const host =
@@ -59,7 +59,7 @@ export const host =
     throw new Fault(`is ${JSON.stringify(value)}, neither a name, nor an address, nor one of ${HOST_FORMS.join(', ')}`)
   }
 
-/** Whether only this machine reaches a server there. */
+/** Whether only this machine can reach a server at this address. */
 export const isLoopback = (value: string): boolean => /^(localhost|127\.[\d.]+|::1)$/i.test(value)
 
 /** The items of a comma-separated list, without the white space around them. */

@@ -7,11 +7,11 @@ import { boolean, channel, host, LONGEST, list, networks, oneOf, required, text,
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`
-  /** What stands in the README's and `--help`'s column for the default. */
+  /** The default, as the README and `--help` show it. */
   readonly default: string
   /** The value in `sample-env`; undefined leaves it commented out there, with `example`. */
   readonly sample?: string
-  /** The value in `sample-env` is for trying out alone: the environment file of a deployment leaves it commented out. */
+  /** The value in `sample-env` is only for trying the program out. The environment file of a deployment leaves it commented out. */
   readonly isForTrial?: true
   /** A value that works, for messages about one that does not. */
   readonly example: string
@@ -23,12 +23,12 @@ export interface Variable<T> {
 
 const variable = <T>(definition: Variable<T>): Variable<T> => definition
 
-/** Events that the server tells on its meta channel. */
+/** Events that the server sends to its meta channel. */
 const metaEvents = ['ConnectionOpen', 'ConnectionClose', 'ListenerRestored'] as const
 
 export type MetaEvent = (typeof metaEvents)[number]
 
-/** Names that stand for something else in a line of the log about a client. */
+/** Names that other fields of a log line about a client have already. */
 const LOG_FIELDS = ['time', 'level', 'event', 'client', 'address', 'channels', 'mode', 'code', 'reason', 'seconds']
 
 function logClaim(value: string | undefined): string | undefined {

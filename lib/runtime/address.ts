@@ -3,7 +3,7 @@ import { lookup } from 'node:dns/promises'
 import { codeOf, messageOf } from '../fault.ts'
 import type { ServeOptions } from './contract.ts'
 
-/** The addresses of each form, of which the first is taken that the machine has. */
+/** The addresses of each form. The first one that the machine has is used. */
 const forms: Readonly<Record<string, readonly string[]>> = {
   '*': ['::', '0.0.0.0'],
   '*4': ['0.0.0.0', '::'],
@@ -22,10 +22,10 @@ const meanings: Readonly<Record<string, string>> = {
   ENOTFOUND: 'the name has no address',
 }
 
-/** Binds the first address of a host that can be had. @throws what the last attempt met. */
+/** Binds the first address of a host that can be bound. @throws the error of the last attempt. */
 export async function bindFirst<T>({ host, port }: Pick<ServeOptions, 'host' | 'port'>, bind: Bind<T>): Promise<T> {
   try {
-    // Bun says of a name without an address that the port is in use.
+    // For a name without an address, Bun says that the port is in use.
     if (forms[host] === undefined) await lookup(host)
     return await bindInTurn(host, bind)
   } catch (error) {
@@ -41,7 +41,7 @@ async function bindInTurn<T>(host: string, bind: Bind<T>): Promise<T> {
       return await bind(hostname, host === '!6')
     } catch (error) {
       fault = error
-      // Only a missing address family makes the next one better.
+      // The next address can only help where an address family is missing.
       if (codeOf(error) === 'EADDRINUSE') break
     }
   }

@@ -18,11 +18,11 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
         handlers as Handlers<unknown>,
       ),
     )
-  /** Undefined while no connection is accepted for want of descriptors. */
+  /** Undefined while no connection is accepted. */
   let current: BunServer | undefined = await bind(options.port)
-  // A server that is stopped no longer says it.
+  // A stopped server does not tell its port any more.
   const port = current.port ?? options.port
-  /** Those that accept no more, until their last connection is gone: one that is no WebSocket yet may become one. */
+  /** Servers that accept no more connections, until their last one is gone: it may still become a WebSocket. */
   const earlier = new Set<BunServer>()
   const all = (): BunServer[] => (current ? [...earlier, current] : [...earlier])
   let isAccepting = true
@@ -89,7 +89,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
   }
 }
 
-/** Close codes of frames that Bun sends of its own accord, by their reason: its callback says 1006 for all of them. */
+/** The close code of a frame that Bun sends by itself, by its reason. Bun's callback says 1006 for all of them. */
 function wireCode(code: number, reason: string): number {
   if (code !== 1006 || reason === '') return code
   if (reason === 'Received too big message') return 1009
@@ -114,7 +114,7 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
       ping: handlers.ping,
       pong: handlers.pong,
       close: (socket, code, reason) => handlers.close(socket, wireCode(code, reason), reason),
-      // With a limit, publish() skips a socket above it without a word, and goes on once it is below: a gap. The program drops it first.
+      // With a limit, publish() silently skips a socket above it, whose client would see a gap. The program drops such a client instead.
       backpressureLimit: 0,
       maxPayloadLength: options.messageBytes,
       // Bun pings only idle sockets: the program pings all of them itself.
@@ -141,9 +141,9 @@ export const runtime: Runtime = {
       },
     }
   },
-  // A stream would go out in chunks, without its length.
+  // A stream would be sent in chunks, without Content-Length.
   fileBody: (path, start, end) => Bun.file(path).slice(start, end + 1),
-  // A thread of the pool waits. Bun.stderr's writer makes the pipe of everyone who shares it refuse instead of wait, and Bun.write() waits.
+  // This blocks a thread of the pool. Bun.write() would block the program, and Bun.stderr's writer makes a shared pipe non-blocking.
   writeError: (bytes) =>
     new Promise((resolve, reject) => write(2, bytes, (error, length) => (error ? reject(error) : resolve(length)))),
 }

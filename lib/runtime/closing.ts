@@ -1,15 +1,15 @@
 /**
- * Owns the question whether a port's connections are gone, which it asks Linux. Bun calls a WebSocket closed as soon as it has taken
- * the close frame. It then writes what waits and reads on, and says nothing when the client has hung up.
+ * Owns whether a port's connections are gone, as Linux tells it. Bun reports a WebSocket as closed as soon as it has buffered the close
+ * frame. It goes on to write and to read, and does not report when the client has hung up.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** Milliseconds between two looks. */
-const LOOK_EVERY = 20
+/** Milliseconds between two checks. */
+const CHECK_EVERY = 20
 
 /**
- * Resolves when no connection of this process at a local port is left, or after some milliseconds: on another system than Linux never
- * sooner.
+ * Resolves when this process has no connection left at a local port, or after `patience` milliseconds. On other systems than Linux, it
+ * always takes that long.
  */
 export async function hungUp(port: number, patience: number): Promise<void> {
   const end = performance.now() + patience
@@ -17,11 +17,11 @@ export async function hungUp(port: number, patience: number): Promise<void> {
   for (;;) {
     const left = end - performance.now()
     if (left <= 0 || (own && !connections(port).some((inode) => own.has(inode)))) return
-    await new Promise((resolve) => setTimeout(resolve, Math.min(LOOK_EVERY, left)))
+    await new Promise((resolve) => setTimeout(resolve, Math.min(CHECK_EVERY, left)))
   }
 }
 
-/** The inodes of this process's sockets, for others may share its port. Undefined where the system does not say. */
+/** The inodes of this process's sockets, because other processes may share its port. Undefined where the system does not tell. */
 function sockets(): ReadonlySet<string> | undefined {
   try {
     return new Set(readdirSync('/proc/self/fd').map((fd) => /^socket:\[(\d+)\]/.exec(target(`/proc/self/fd/${fd}`))?.[1] ?? ''))
@@ -34,7 +34,7 @@ function target(link: string): string {
   try {
     return readlinkSync(link)
   } catch {
-    return '' // The folder was listed through it.
+    return '' // The descriptor that listed the folder is closed by now.
   }
 }
 

@@ -1,4 +1,4 @@
-/** Owns what the program asks of a JavaScript runtime, so that a file beside `bun.ts` can give the same. Types only. */
+/** Owns what the program needs of a JavaScript runtime. Types only: `bun.ts` and `deno.ts` each provide it. */
 
 /** One open WebSocket. `D` is what the program keeps with it. */
 export interface Socket<D> {
@@ -10,9 +10,9 @@ export interface Socket<D> {
   unsubscribe(topic: string): void
   /** Sends a ping (RFC 6455 section 5.5.2). */
   ping(): void
-  /** Bytes that wait for this socket in the program. */
+  /** Bytes that are buffered for this socket in the program. */
   getBufferedAmount(): number
-  /** Sends a close frame behind all that waits. */
+  /** Sends a close frame after everything that is buffered. */
   close(code: number, reason: string): void
   /** Drops the connection without a close frame. */
   terminate(): void
@@ -40,7 +40,7 @@ export interface Handlers<D> {
   readonly pong: (socket: Socket<D>) => void
   /** The code is that of the close frame, sent or received; 1006 without one. */
   readonly close: (socket: Socket<D>, code: number, reason: string) => void
-  /** No connection is accepted for a while, for this reason. Those that are open stay. */
+  /** No connection is accepted for a while, for this reason. Open ones stay. */
   readonly paused: (reason: string) => void
   /** Connections are accepted again. */
   readonly resumed: () => void
@@ -68,15 +68,15 @@ export interface RunningServer {
   /** Sends a text message to every socket that is subscribed to the topic. */
   publish(topic: string, text: string): void
   /**
-   * Shows another certificate to new connections; those that are open stay. Does nothing after `stopAccepting`. Rejected when the port
-   * is lost meanwhile.
+   * Uses another certificate for new connections. Open ones stay. Does nothing after `stopAccepting`. Rejects when the port is lost
+   * meanwhile.
    */
   renewCertificate(tls: Certificate): Promise<void>
-  /** Takes no further connection. */
+  /** Accepts no further connection. */
   stopAccepting(): void
   /**
-   * Resolves when the clients that were closed have hung up, or after some milliseconds. A connection that is dropped sooner, with
-   * something of its client's unread, may take the close frame from a client that has not read it yet (RFC 6455 section 7.1.1).
+   * Resolves when the clients that were closed have hung up, or after `patience` milliseconds. Dropping a connection sooner, with data of
+   * its client unread, may discard the close frame before the client has read it (RFC 6455 section 7.1.1).
    */
   hungUp(patience: number): Promise<void>
   /** Drops every connection. */
@@ -96,9 +96,9 @@ export type ServeHttp = (
 export type FileBody = (path: string, start: number, end: number) => BodyInit
 
 /**
- * Writes to standard error, and holds up nothing while nobody reads it. One write at a time.
+ * Writes to standard error without blocking the program while nobody reads it. One write at a time.
  *
- * @returns how many of the bytes were taken, once there was room. Rejected when none can be.
+ * @returns how many of the bytes were taken, once there was room. Rejects when nothing can be written.
  */
 export type WriteError = (bytes: Uint8Array) => Promise<number>
 

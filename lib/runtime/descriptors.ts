@@ -1,6 +1,6 @@
 /**
- * Owns file descriptors kept back for the time when no other is left. Bun's accept then tries without end: its listening socket has to
- * be closed, and whatever else the program opens, such as a session with the database, takes what was kept back.
+ * Owns a reserve of file descriptors for when the process runs out of them. Bun would then try to accept without end, so its listening
+ * socket is closed. Whatever else the program opens, such as a connection to the database, uses the reserve.
  */
 import { closeSync, openSync } from 'node:fs'
 
@@ -9,20 +9,20 @@ export interface Reserve {
 }
 
 export interface ReserveOptions {
-  /** None is left but those kept back, which can be had from now on. */
+  /** No descriptor is left but the reserve, which has been released. */
   readonly ranOut: () => void
-  /** There is room again. Tried again a pause later where it is rejected. */
+  /** There is room again. Called again after a pause where it rejects. */
   readonly recovered: () => Promise<void>
 }
 
-/** Kept back: for two sessions with the database, those that replace them, and what reads files or answers the admin port. */
+/** The size of the reserve: for two connections to the database, those that replace them, files to read, and the admin port. */
 const KEPT = 16
 
-/** What must be free beside them before connections are accepted again. */
+/** How many must be free beside the reserve before connections are accepted again. */
 const ROOM = 16
 
-/** Milliseconds between two looks, and the least from running out to the next try. */
-const LOOK_EVERY = 200
+/** Milliseconds between two checks, and at least from running out to the next attempt. */
+const CHECK_EVERY = 200
 const PAUSE = 1000
 
 export function keepReserve({ ranOut, recovered }: ReserveOptions): Reserve {
@@ -64,7 +64,7 @@ export function keepReserve({ ranOut, recovered }: ReserveOptions): Reserve {
   }
 
   look()
-  const timer = setInterval(look, LOOK_EVERY)
+  const timer = setInterval(look, CHECK_EVERY)
   return {
     stop() {
       clearInterval(timer)
@@ -73,7 +73,7 @@ export function keepReserve({ ranOut, recovered }: ReserveOptions): Reserve {
   }
 }
 
-/** Opens descriptors up to a number of them. False where there are no more. */
+/** Opens descriptors until `kept` holds this number. @returns false where there are no more. */
 function fill(kept: number[], number: number): boolean {
   try {
     while (kept.length < number) kept.push(openSync('/dev/null', 'r'))

@@ -85,7 +85,7 @@ export function createWebSockets<D>(messageBytes: number, handlers: Handlers<D>)
   }
 }
 
-/** The close codes that `ws` sends of its own accord, by its error's code. */
+/** The close codes that `ws` sends by itself, by its error's code. */
 const faultCodes: Readonly<Record<string, number>> = {
   WS_ERR_INVALID_UTF8: 1007,
   WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: 1009,

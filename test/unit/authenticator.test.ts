@@ -59,6 +59,26 @@ test('an unknown kid fetches the set again after the cool-down, once for all who
   ring.stop()
 })
 
+test('a key server that is down is asked again after 1 s, and after twice as long each time, up to 60 s', async () => {
+  jest.useFakeTimers()
+  const askedAt: number[] = []
+  let seconds = 0
+  const ring = createAuthenticator({
+    keys: [],
+    read: () => {
+      askedAt.push(seconds)
+      return Promise.reject(new Error('down'))
+    },
+    log,
+  })
+  for (; seconds < 200; jest.advanceTimersByTime(1000)) {
+    for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+    seconds++
+  }
+  expect(askedAt).toEqual([0, 1, 3, 7, 15, 31, 63, 123, 183])
+  ring.stop()
+})
+
 test('the set is fetched again every 10 minutes, and keys once fetched stay in use while the key server is down', async () => {
   const [one, two] = [await pair('one'), await pair('two')]
   jest.useFakeTimers()

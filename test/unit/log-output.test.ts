@@ -13,7 +13,7 @@ function stalled() {
         settle.push({ take: resolve, fail: (code) => reject(Object.assign(new Error(code), { code })) })
         wrote()
       }),
-    told: (lines) => output.write(`told ${lines}`),
+    reportDropped: (lines) => output.write(`told ${lines}`),
   })
   /** Settles the write under way, and lets what follows from it happen. */
   const next = async (how: (write: (typeof settle)[number]) => void): Promise<void> => {

@@ -244,6 +244,13 @@ export const access: readonly Mutant[] = [
   },
   {
     ...authenticator,
+    find: 'doubled(FIRST_RETRY, failures - 1, LONGEST_RETRY)',
+    replace: 'LONGEST_RETRY',
+    promise: 'A key server that failed is asked again soon, and then less and less often',
+    title: 'twice as long each time',
+  },
+  {
+    ...authenticator,
     find: 'kept: fetched?.length ?? 0,\n      })',
     replace: 'kept: fetched?.length ?? 0,\n      })\n      fetched = undefined',
     promise: 'Keys once fetched stay in use while the key server is down',
