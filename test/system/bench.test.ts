@@ -17,3 +17,18 @@ test(
   },
   { timeout: 90_000 },
 )
+
+test(
+  'the benchmark of the journal runs, whatever its figures',
+  () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['bench/run.ts', 'journal', '--quick'], {
+      cwd: root,
+      encoding: 'utf8',
+    })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const { results } = JSON.parse(readFileSync(resolve(root, 'dist/bench-journal.json'), 'utf8'))
+    expect(results.filter(({ value, beside }: Record<string, number>) => Number(value) > 0 && Number(beside) > 0).length).toBe(9)
+    expect(stdout).toContain('| 8 publishers |')
+  },
+  { timeout: 60_000 },
+)

@@ -72,8 +72,8 @@ export const journal: readonly Mutant[] = [
   {
     ...schema,
     test: 'test/contract/journal-history.test.ts',
-    find: 'create or replace function pgws.position() returns text\nlanguage sql stable',
-    replace: 'create or replace function pgws.position() returns text\nlanguage sql volatile',
+    find: 'create or replace function pgws.position() returns text\nlanguage plpgsql stable',
+    replace: 'create or replace function pgws.position() returns text\nlanguage plpgsql volatile',
     promise: 'A position that is taken with a state in one statement is not ahead of that state',
     title: 'is that of the snapshot, not of the moment',
   },

@@ -137,10 +137,14 @@ create or replace function pgws.cluster() returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as 'select system_identifier from pg_control_system()';
 
--- Which of four tables is filled now, each for some seconds in turn.
+-- Which of four tables is filled now, each for some seconds in turn. Asked only by functions that have fixed their search_path.
 create or replace function pgws.slot(seconds double precision) returns smallint
-language sql volatile set search_path = pg_catalog, pg_temp
-as 'select (floor(extract(epoch from clock_timestamp()) / seconds)::bigint % 4)::smallint';
+language plpgsql volatile
+as $$
+begin
+  return (floor(extract(epoch from clock_timestamp()) / seconds)::bigint % 4)::smallint;
+end
+$$;
 
 -- Publishes a text to every reader of a channel, if and when this transaction commits.
 create or replace function pgws.publish(channel text, payload text, key text default null) returns void
@@ -284,9 +288,11 @@ $$;
 
 -- Where the journal stands in the snapshot of the statement that asks: it is stable, for a snapshot of its own could be a later one.
 create or replace function pgws.position() returns text
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select pgws.position_text(coalesce((select b.last from pgws.batches b order by b.number desc limit 1), 0))
+begin
+  return pgws.position_text(coalesce((select b.last from pgws.batches b order by b.number desc limit 1), 0));
+end
 $$;
 
 -- The number of a position, or null where it is lost: of another cluster, beyond the newest, behind a fork, or older than what is kept.
@@ -464,11 +470,13 @@ $$;
 
 -- How far the journal reaches, from where on it is kept, and which epoch it is in.
 create or replace function pgws.stand(out head bigint, out kept bigint, out epoch int)
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce((select b.last from pgws.batches b order by b.number desc limit 1), 0),
-    (select s.kept from pgws.settings s),
-    coalesce((select max(e.number) from pgws.epochs e), 0)
+begin
+  head := coalesce((select b.last from pgws.batches b order by b.number desc limit 1), 0);
+  kept := (select s.kept from pgws.settings s);
+  epoch := coalesce((select e.number from pgws.epochs e order by e.number desc limit 1), 0);
+end
 $$;
 
 -- The epochs of this cluster, the earliest first. A position of any other is lost.

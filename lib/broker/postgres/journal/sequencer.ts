@@ -62,8 +62,8 @@ interface Look {
   readonly oldest: bigint
 }
 
-/** Milliseconds between looks of one who is awake and finds nothing, and without a find after which it falls asleep. */
-const EAGER = 2
+/** Milliseconds between looks of one who is awake, and without a find after which it falls asleep. */
+const EAGER = 4
 const QUIET = 50
 
 /** Milliseconds between the looks of one who is half asleep, or stands in for another who may come back. */
@@ -210,7 +210,7 @@ export function createSequencer(options: SequencerOptions): Sequencer {
         await pause(unasked)
       } else if (is('awake')) {
         if (performance.now() - foundAt < QUIET) {
-          if (found?.fresh === 0) await pause(EAGER)
+          await pause(Math.max(0, lookedAt + EAGER - performance.now()))
           continue
         }
         bound = BigInt(String((await ask('select pgws.fall_asleep()::text as bound')).bound))
