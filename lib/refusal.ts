@@ -6,11 +6,16 @@
 /** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */
 export const NOTIFICATION_BYTES = 8000
 
+/** Publishes of one client that may wait for their answer at once. */
+export const UNANSWERED_PUBLISHES = 20_000
+
 interface Entry {
   /** HTTP status, where it answers a request. */
   readonly status?: number
   /** WebSocket close code (RFC 6455 section 7.4), where it ends a connection; 1006 ends it without a close frame. */
   readonly close?: number
+  /** Whether it answers a command of `pgws.json`; the connection stays. */
+  readonly command?: true
   /** What the answer or the close frame says. */
   readonly reason: string
   /** Whether connecting again can help. */
@@ -24,16 +29,36 @@ const AT_ONCE = 'at once'
 
 export const refusals = {
   TOKEN_MISSING: { status: 401, reason: 'Missing token', again: OTHER_TOKEN },
-  TOKEN_MALFORMED: { status: 401, reason: 'Malformed token', again: OTHER_TOKEN },
-  TOKEN_NOT_VERIFIED: { status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
-  KEY_UNKNOWN: { status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
-  TOKEN_EXPIRED: { status: 401, reason: 'Token expired', again: OTHER_TOKEN },
-  TOKEN_NOT_YET_VALID: { status: 401, reason: 'Token not yet valid', again: LATER },
-  AUDIENCE_WRONG: { status: 401, reason: 'Token for another audience', again: OTHER_TOKEN },
-  ISSUER_WRONG: { status: 401, reason: 'Token of another issuer', again: OTHER_TOKEN },
-  MODE_MISSING: { status: 403, reason: 'Missing mode', again: OTHER_TOKEN },
-  MODE_UNKNOWN: { status: 403, reason: 'Unknown mode: r, w and rw are known', again: OTHER_TOKEN },
-  CHANNEL_NOT_ALLOWED: { status: 403, reason: 'No allowed channels', again: OTHER_TOKEN },
+  TOKEN_MALFORMED: { command: true, status: 401, reason: 'Malformed token', again: OTHER_TOKEN },
+  TOKEN_NOT_VERIFIED: { command: true, status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
+  KEY_UNKNOWN: { command: true, status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
+  TOKEN_EXPIRED: { command: true, status: 401, reason: 'Token expired', again: OTHER_TOKEN },
+  TOKEN_NOT_YET_VALID: { command: true, status: 401, reason: 'Token not yet valid', again: LATER },
+  AUDIENCE_WRONG: { command: true, status: 401, reason: 'Token for another audience', again: OTHER_TOKEN },
+  ISSUER_WRONG: { command: true, status: 401, reason: 'Token of another issuer', again: OTHER_TOKEN },
+  MODE_MISSING: { command: true, status: 403, reason: 'Missing mode', again: OTHER_TOKEN },
+  MODE_UNKNOWN: { command: true, status: 403, reason: 'Unknown mode: r, w and rw are known', again: OTHER_TOKEN },
+  CHANNEL_NOT_ALLOWED: { command: true, status: 403, reason: 'No allowed channels', again: OTHER_TOKEN },
+  MODE_NOT_ALLOWED: { command: true, reason: 'The mode of the token does not allow this', again: OTHER_TOKEN },
+  COMMAND_MALFORMED: { command: true, reason: 'Not a command: docs/protocol.md has their form', again: NEVER },
+  COMMAND_UNKNOWN: {
+    command: true,
+    reason: 'Unknown command: subscribe, unsubscribe, publish, token and ping are known',
+    again: NEVER,
+  },
+  NOT_SUBSCRIBED: { command: true, reason: 'Not subscribed to this channel', again: NEVER },
+  TOO_MANY_SUBSCRIPTIONS: {
+    command: true,
+    status: 403,
+    reason: 'Too many subscriptions: PGWS_MAX_SUBSCRIPTIONS is the limit',
+    again: NEVER,
+  },
+  TOO_MANY_UNANSWERED: {
+    command: true,
+    reason: `Too many publishes without an answer: ${UNANSWERED_PUBLISHES} is the limit`,
+    again: LATER,
+  },
+  TOKEN_UNDER_WAY: { command: true, reason: 'The token before is still being verified', again: LATER },
   ORIGIN_NOT_ALLOWED: { status: 403, reason: 'Origin not allowed', again: NEVER },
   PATH_FORBIDDEN: { status: 403, reason: 'Forbidden', again: NEVER },
   PATH_NOT_FOUND: { status: 404, reason: 'Not found', again: NEVER },
@@ -41,35 +66,48 @@ export const refusals = {
   HANDSHAKE_MALFORMED: { status: 400, reason: 'Not a WebSocket handshake of version 13', again: NEVER },
   PROTOCOL_MISSING: { status: 400, reason: 'Offer the subprotocol pgws beside the token', again: NEVER },
   HISTORY_MALFORMED: { status: 400, reason: 'since and last: one of them, and last is a number from 1 to 1000', again: NEVER },
-  POSITION_MALFORMED: { status: 400, reason: 'Not a position', again: NEVER },
+  POSITION_MALFORMED: { command: true, status: 400, reason: 'Not a position', again: NEVER },
   POSITION_LOST: { status: 410, reason: 'What lies behind this position is not kept any more', again: 'without the position' },
-  HISTORY_UNAVAILABLE: { status: 503, reason: 'The history cannot be read', again: LATER },
-  INTERNAL: { status: 500, reason: 'Internal error', again: LATER },
+  HISTORY_UNAVAILABLE: { command: true, status: 503, reason: 'The history cannot be read', again: LATER },
+  INTERNAL: { command: true, status: 500, reason: 'Internal error', again: LATER },
   NOT_READY: { status: 503, reason: 'Not listening to the database yet', again: LATER },
   SHUTTING_DOWN: { status: 503, reason: 'Shutting down', again: LATER },
-  KEYS_UNAVAILABLE: { status: 503, reason: 'The keys that verify tokens are not available', again: LATER },
+  KEYS_UNAVAILABLE: {
+    command: true,
+    status: 503,
+    reason: 'The keys that verify tokens are not available',
+    again: LATER,
+  },
   TOO_MANY_CHANNELS: {
+    command: true,
     status: 503,
     reason: 'Too many database channels: PGWS_MAX_DATABASE_CHANNELS is the limit',
     again: LATER,
   },
-  CHANNEL_NOT_LISTENED: { status: 503, reason: 'The database does not listen to this channel', again: NEVER },
+  CHANNEL_NOT_LISTENED: {
+    command: true,
+    status: 503,
+    reason: 'The database does not listen to this channel',
+    again: NEVER,
+  },
   TOO_MANY_CONNECTIONS: { status: 503, reason: 'Too many connections', again: LATER },
   SHUTDOWN: { close: 1001, reason: 'Server is shutting down: connect again', again: AT_ONCE },
   READS_TOO_SLOWLY: { close: 1006, reason: 'reads too slowly', again: AT_ONCE },
   SILENT: { close: 1006, reason: 'answers no ping', again: AT_ONCE },
-  NOT_TEXT: { close: 1007, reason: 'Messages are UTF-8 text without NUL', again: NEVER },
+  NOT_TEXT: { command: true, close: 1007, reason: 'Messages are UTF-8 text without NUL', again: NEVER },
   TOO_FAST: {
     close: 1008,
     reason: 'Too many messages a second: PGWS_MAX_MESSAGES_PER_SECOND is the limit',
     again: 'more slowly',
   },
   TOO_LARGE: {
+    command: true,
     close: 1009,
     reason: `Too large for NOTIFY: the envelope must stay below ${NOTIFICATION_BYTES} bytes`,
     again: 'with a smaller message',
   },
   TOO_LARGE_TO_KEEP: {
+    command: true,
     close: 1009,
     reason: 'Too large: PGWS_MAX_MESSAGE_BYTES is the limit',
     again: 'with a smaller message',
@@ -79,14 +117,24 @@ export const refusals = {
     reason: 'The database does not listen to a channel of this connection any more',
     again: NEVER,
   },
-  REFUSED_BY_DATABASE: { close: 1011, reason: 'The database refused the message', again: 'without that message' },
+  REFUSED_BY_DATABASE: {
+    command: true,
+    close: 1011,
+    reason: 'The database refused the message',
+    again: 'without that message',
+  },
   MESSAGES_MISSED: { close: 1012, reason: 'Messages may have been missed: connect again', again: AT_ONCE },
-  BUFFER_FULL: { close: 1013, reason: 'The buffer for the database is full: try again later', again: LATER },
+  BUFFER_FULL: {
+    command: true,
+    close: 1013,
+    reason: 'The buffer for the database is full: try again later',
+    again: LATER,
+  },
   EXPIRED: { close: 3001, reason: 'JWT expired', again: OTHER_TOKEN },
 } as const satisfies Readonly<Record<string, Entry>>
 
-type CodesWith<Member extends 'status' | 'close'> = {
-  [Code in keyof typeof refusals]: (typeof refusals)[Code] extends { readonly [M in Member]: number } ? Code : never
+type CodesWith<Member extends 'status' | 'close' | 'command'> = {
+  [Code in keyof typeof refusals]: (typeof refusals)[Code] extends { readonly [M in Member]: Entry[M] } ? Code : never
 }[keyof typeof refusals]
 
 /** What answers a request. */
@@ -94,6 +142,14 @@ export type RefusalCode = CodesWith<'status'>
 
 /** What ends a connection. */
 export type ClosureCode = CodesWith<'close'>
+
+/** What answers a command. */
+export type CommandCode = CodesWith<'command'>
+
+/** A refusal as it answers a command. */
+export const commandCode = ({ refused }: Refusal): CommandCode => (answersCommand(refused) ? refused : 'INTERNAL')
+
+const answersCommand = (code: keyof typeof refusals): code is CommandCode => 'command' in refusals[code]
 
 /** What the server's close frame says. */
 export const closing = (closure: ClosureCode): { readonly code: number; readonly reason: string } => ({

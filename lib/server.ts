@@ -1,6 +1,7 @@
 /** Owns the composition: makes the parts, connects them, and starts and stops them in order. */
 
 import { type Authenticator, createAuthenticator } from './access/authenticator.ts'
+import { type Grant, grant, type Permit } from './access/grant.ts'
 import { createKeyReader } from './access/token.ts'
 import { createPostgresBroker } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
@@ -15,6 +16,7 @@ import { createRoutes } from './doors/routes.ts'
 import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
+import { isRefusal, type Refusal } from './refusal.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { within } from './waiting.ts'
 
@@ -97,6 +99,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     forwardClaims: config.forwardClaims,
     logClaim: config.logClaim,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
+    maxSubscriptions: config.maxSubscriptions,
+    authorize(token) {
+      const permit = authenticator.verify(token)
+      return permit instanceof Promise ? permit.then(allowed) : allowed(permit)
+    },
     sendBufferBytes: config.sendBufferBytes + (config.journal ? config.maxMessageBytes : 0),
     closeAfterOutage: config.closeAfterOutage,
     ...(pingEvery === undefined ? {} : { pingEvery }),
@@ -106,6 +113,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     allowedOrigins: config.allowedOrigins,
     maxConnections: config.maxConnections,
     history: broker.history,
+    maxSubscriptions: config.maxSubscriptions,
     trustedProxies: config.trustedProxies,
     rootPath: config.rootPath,
     fileBody: runtime.fileBody,
@@ -196,6 +204,10 @@ const authenticatorOf = (config: Config, log: Log): Authenticator =>
     },
     log,
   })
+
+/** What a token allows whose client asks for no channel yet. */
+const allowed = (permit: Permit | Refusal): Grant | Refusal =>
+  isRefusal(permit) ? permit : grant(permit, undefined, Date.now(), false)
 
 interface Draining {
   readonly running: RunningServer

@@ -26,6 +26,14 @@ function refusalTable(member: 'status' | 'close', heading: string): string {
   return [`| ${heading} | name | reason | worth coming again |`, '| --- | --- | --- | --- |', ...rows].join('\n')
 }
 
+/** Those that answer commands. */
+function commandTable(): string {
+  const rows = Object.entries(refusals).flatMap(([code, entry]) =>
+    'command' in entry ? [`| \`${code}\` | ${entry.reason} | ${entry.again} |`] : [],
+  )
+  return ['| code | reason | worth trying again |', '| --- | --- | --- |', ...rows].join('\n')
+}
+
 function readme(): string {
   const variables = between(read('README.md'), 'variables', markdownTable())
   const answers = between(variables, 'answers', refusalTable('status', 'status'))
@@ -37,6 +45,7 @@ export const documents: Readonly<Record<string, () => string>> = {
   'sample-env': () => sampleEnv('shell'),
   'deploy/postgres-websockets.env': () => sampleEnv('plain'),
   'README.md': readme,
+  'docs/protocol.md': () => between(read('docs/protocol.md'), 'codes', commandTable()),
 }
 
 if (import.meta.main) for (const [name, text] of Object.entries(documents)) writeFileSync(at(name), text())

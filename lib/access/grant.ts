@@ -30,10 +30,9 @@ interface Rights {
 }
 
 /** What one connection may do. */
-export interface Grant {
-  /** The channels it is on; at least one. */
+export interface Grant extends Pick<Rights, 'mode' | 'named'> {
+  /** The channels it is on from the start; at least one, unless it asked for none. */
   readonly channels: readonly string[]
-  readonly mode: Rights['mode']
   readonly canRead: boolean
   readonly canWrite: boolean
   /** The token's claims as they stand in it. */
@@ -90,18 +89,37 @@ function readRights(values: Claims['values'], { audience, issuer, modeClaim, cha
  *
  * @param asked the channel's path segment as it stands in the URL, or undefined to open all that the token names.
  * @param now UNIX time in milliseconds.
+ * @param subscribes whether it is on its channels from the start. If not, a token that names none needs none to be asked for.
  * @returns the grant; a 401 refusal where the token has expired or is not valid yet; a 403 refusal where it does not allow what was asked
  *   for.
  */
-export function grant({ claims, startsAt, expiresAt, rights }: Permit, asked: string | undefined, now: number): Grant | Refusal {
+export function grant(
+  { claims, startsAt, expiresAt, rights }: Permit,
+  asked: string | undefined,
+  now: number,
+  subscribes = true,
+): Grant | Refusal {
   if (now >= expiresAt) return refuse('TOKEN_EXPIRED')
   if (now < startsAt) return refuse('TOKEN_NOT_YET_VALID')
   if (isRefusal(rights)) return rights
   const { mode, named } = rights
-  const channels = asked === undefined ? named : allowedChannel(named, asked)
+  const channels = asked !== undefined ? allowedChannel(named, asked) : subscribes ? named : NO_CHANNELS
   if (channels === undefined) return refuse('CHANNEL_NOT_ALLOWED')
-  return { channels, mode, canRead: mode !== 'w', canWrite: mode !== 'r', claims, expiresAt }
+  return {
+    channels: subscribes ? channels : NO_CHANNELS,
+    mode,
+    named,
+    canRead: mode !== 'w',
+    canWrite: mode !== 'r',
+    claims,
+    expiresAt,
+  }
 }
+
+const NO_CHANNELS: readonly string[] = []
+
+/** Whether a grant lets its connection use a channel, beside those it is on from the start. */
+export const allows = ({ named }: Grant, channel: string): boolean => named === undefined || named.includes(channel)
 
 /** The channel that was asked for, where the token names it or names none. */
 function allowedChannel(named: readonly string[] | undefined, asked: string): readonly [string] | undefined {

@@ -51,6 +51,9 @@ export interface History {
   position(number: number): string
 }
 
+/** What a reader asks of history: what lies behind a position, or so many of the last messages; undefined is nothing. */
+export type Asked = { readonly since: string } | { readonly last: number } | undefined
+
 /** A piece of history. */
 export interface Page {
   readonly entries: readonly { readonly number: number; readonly channel: string; readonly text: string }[]

@@ -10,7 +10,9 @@ export interface Identity {
   readonly id: string
   /** Where it comes from. */
   readonly address: string
-  readonly grant: Pick<Grant, 'channels' | 'mode' | 'claims'>
+  /** Those that it is on. */
+  readonly channels: readonly string[]
+  readonly grant: Pick<Grant, 'mode' | 'claims'>
 }
 
 /** How a connection ends. */
@@ -21,6 +23,8 @@ export interface End {
 
 export interface ClientLog {
   opened(client: Identity): void
+  /** It goes on under another token. */
+  renewed(client: Identity): void
   ignoring(client: Identity): void
   /** The server sends a close frame. */
   closing(client: Identity, end: End): void
@@ -38,10 +42,10 @@ export const createId = (): string =>
     .padStart(ID_LENGTH, '0')
 
 /** The fields that say which client a line is about. */
-export const identified = ({ id, address, grant }: Identity): Fields => ({
+export const identified = ({ id, address, channels }: Identity): Fields => ({
   client: id,
   address,
-  channels: shownChannels(grant.channels),
+  channels: shownChannels(channels),
 })
 
 /** @param claim the claim that says in the log who a client is; undefined shows none. */
@@ -55,6 +59,8 @@ export function createClientLog(log: Log, claim: string | undefined): ClientLog 
 
   return {
     opened: (client) => log.info('client opened', { ...identified(client), mode: client.grant.mode, ...claimed(client) }),
+    renewed: (client) =>
+      log.info('client renewed its token', { ...identified(client), mode: client.grant.mode, ...claimed(client) }),
     ignoring: (client) => log.info('ignoring what a client sends whose token does not let it write', identified(client)),
     closing: (client, { code, reason }) => log.debug('closing a client', { ...identified(client), code, reason }),
     dropping: (client, fault) => log.info(`dropped a client that ${fault}`, identified(client)),

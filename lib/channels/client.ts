@@ -1,5 +1,7 @@
 /** Owns the port to whom messages go. Types only: a door makes clients, each a kind in one file of `lib/doors`. */
-import type { ClosureCode } from '../refusal.ts'
+import type { Grant } from '../access/grant.ts'
+import type { ClosureCode, CommandCode } from '../refusal.ts'
+import type { Asked } from './broker.ts'
 
 /** Somebody whom text can be written to and who can be ended. */
 export interface Client {
@@ -7,6 +9,8 @@ export interface Client {
   waiting(): number
   /** Writes a text to this client alone. */
   write(text: string): void
+  /** Writes texts one after the other, in as few packets as they need. */
+  writeAll(texts: readonly string[]): void
   /** From now on it gets what its form publishes on the channel. */
   join(channel: string): void
   leave(channel: string): void
@@ -32,11 +36,62 @@ export interface Form {
 
 /** What is spoken with a client. */
 export interface Protocol {
-  readonly name: 'plain' | 'pgws'
+  readonly name: 'plain' | 'pgws' | 'pgws.json'
   readonly form: Form
-  /** The text of what the server says of its own accord; undefined where such clients know no such thing. */
+  /** The text that says what may have been missed; undefined where such clients know no such thing. */
   readonly tell: ((event: ServerEvent) => string) | undefined
+  /** For clients that send commands; undefined where what a client sends is published as it is. */
+  readonly commands: Commands | undefined
 }
+
+export interface Commands {
+  /** @returns why it is none, where it is none. */
+  read(text: string): Command | RefusedEvent
+  write(event: CommandEvent): string
+}
+
+/** What the answer to a command repeats; undefined where the command had none. */
+export type Id = number | string | undefined
+
+export type Command =
+  | { readonly command: 'subscribe'; readonly id: Id; readonly channel: string; readonly asked: Asked }
+  | { readonly command: 'unsubscribe'; readonly id: Id; readonly channel: string }
+  | PublishCommand
+  | { readonly command: 'token'; readonly id: Id; readonly token: string }
+  | { readonly command: 'ping'; readonly id: Id }
+
+export interface PublishCommand {
+  readonly command: 'publish'
+  readonly id: Id
+  readonly channel: string
+  readonly text: string
+  /** Of two messages with the same key, one is published, where history is kept. */
+  readonly key: string | undefined
+}
+
+export interface RefusedEvent {
+  readonly id: Id
+  readonly event: 'Refused'
+  readonly code: CommandCode
+}
+
+/** What a client that sends commands is told. Times in seconds of UNIX time, null for never. */
+export type CommandEvent =
+  | {
+      readonly event: 'Connected'
+      readonly mode: Grant['mode']
+      readonly channels: readonly string[]
+      readonly expires: number | null
+      readonly position: string | null
+    }
+  | { readonly id: Id; readonly event: 'Subscribed'; readonly channel: string; readonly position: string | null }
+  /** @property code why, where the client did not ask for it. */
+  | { readonly id?: Id; readonly event: 'Unsubscribed'; readonly channel: string; readonly code?: CommandCode }
+  | { readonly id: Id; readonly event: 'Published'; readonly channel: string }
+  | { readonly id: Id; readonly event: 'TokenAccepted'; readonly expires: number | null }
+  | { readonly event: 'TokenExpiring'; readonly expires: number }
+  | { readonly id: Id; readonly event: 'Pong' }
+  | RefusedEvent
 
 /** Times in seconds of UNIX time. */
 export interface ServerEvent {

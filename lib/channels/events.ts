@@ -28,11 +28,10 @@ export function createMetaEvents({ channel, events, forwardClaims, broker, log }
   /** @param client whom it is about; undefined for the server itself. */
   function tell(event: MetaEvent, client: Identity | undefined, more: Readonly<Record<string, unknown>>): void {
     if (channel === undefined || !events.includes(event)) return
-    const { claims, channels } = client?.grant ?? { claims: '{}', channels: [] }
     const lost = (reason: string): void => log.warning('event lost', { name: event, reason, ...(client && identified(client)) })
     const message = envelope(
-      envelopeFrame(envelopeHead(claims, forwardClaims), event, channel, more),
-      JSON.stringify(channels.join(',')),
+      envelopeFrame(envelopeHead(client?.grant.claims ?? '{}', forwardClaims), event, channel, more),
+      JSON.stringify(client?.channels.join(',') ?? ''),
     )
     if (message.bytes >= NOTIFICATION_BYTES) return lost('too large for NOTIFY')
     const settled = (outcome: Outcome): void => {

@@ -10,7 +10,9 @@ export interface Lively {
   silentRounds: number
   /** Whether a ping is not answered yet. */
   isPinged: boolean
-  /** The timer of an end that is near. */
+  /** UNIX time in milliseconds at which it is to be told that its token ends soon; `Infinity` for never, or no more. */
+  warnAt: number
+  /** The timer of a warning or an end that is near. */
   expiry: ReturnType<typeof setTimeout> | undefined
 }
 
@@ -29,12 +31,18 @@ export interface LivenessOptions<S> {
   readonly pingEvery: number
   /** Answers no ping. */
   readonly silent: (session: S) => void
+  /** Whether it is told that its token ends soon. */
+  readonly isWarned: (session: S) => boolean
+  /** Its token ends soon. It is told once. */
+  readonly expiring: (session: S) => void
   /** Its token has ended. */
   readonly expired: (session: S) => void
 }
 
 export interface Liveness<S> {
   opened(session: S): void
+  /** It goes on under another grant. @param earlier that until now. */
+  renewed(session: S, earlier: Lively['grant']): void
   /** @returns whether it answers a ping. */
   pong(session: S): boolean
   closed(session: S): void
@@ -42,6 +50,9 @@ export interface Liveness<S> {
 
 /** A client is gone that answered in none of these rounds by the next one: 60 s after the last it answered. */
 const SILENT_ROUNDS = 3
+
+/** Milliseconds between the warning and the end of a token; half of what is left where that is less. */
+const WARNED_AHEAD = 30_000
 
 /** Milliseconds between two looks at whether the wall clock was set. */
 const LOOK_EVERY = 1000
@@ -73,19 +84,43 @@ export function createLiveness<S extends Lively>(options: LivenessOptions<S>): L
     }
   }
 
-  /** Sets a timer for an end that is near; a far one would be more than a timer can hold, and cost memory for nothing. */
+  /** Sets a timer for what is near; a far one would be more than a timer can hold, and cost memory for nothing. */
   function watch(session: S): void {
-    const left = session.grant.expiresAt - clock.wall()
+    const left = Math.min(session.warnAt, session.grant.expiresAt) - clock.wall()
     if (session.expiry !== undefined || left > 2 * pingEvery) return
     session.expiry = setTimeout(
       () => {
         session.expiry = undefined
         // The timer's clock is not the one that `exp` is written by.
-        if (clock.wall() < session.grant.expiresAt) watch(session)
-        else options.expired(session)
+        const now = clock.wall()
+        if (now >= session.grant.expiresAt) return options.expired(session)
+        if (now >= session.warnAt) {
+          session.warnAt = Number.POSITIVE_INFINITY
+          options.expiring(session)
+        }
+        watch(session)
       },
       Math.max(0, Math.ceil(left)),
     )
+  }
+
+  function begin(session: S): void {
+    const { expiresAt } = session.grant
+    if (expiresAt === Number.POSITIVE_INFINITY) return
+    if (ending++ === 0) {
+      offset = apart()
+      looks = setInterval(look, LOOK_EVERY)
+    }
+    const left = expiresAt - clock.wall()
+    if (options.isWarned(session)) session.warnAt = expiresAt - (left > WARNED_AHEAD ? WARNED_AHEAD : left / 2)
+    watch(session)
+  }
+
+  function end(session: S, { expiresAt }: Lively['grant']): void {
+    clearTimeout(session.expiry)
+    session.expiry = undefined
+    session.warnAt = Number.POSITIVE_INFINITY
+    if (expiresAt !== Number.POSITIVE_INFINITY && --ending === 0) clearInterval(looks)
   }
 
   /** Where the wall clock was set, or the machine slept, every timer is for another moment than the end it was set for. */
@@ -103,12 +138,11 @@ export function createLiveness<S extends Lively>(options: LivenessOptions<S>): L
   return {
     opened(session) {
       pings ??= setInterval(round, pingEvery)
-      if (session.grant.expiresAt === Number.POSITIVE_INFINITY) return
-      if (ending++ === 0) {
-        offset = apart()
-        looks = setInterval(look, LOOK_EVERY)
-      }
-      watch(session)
+      begin(session)
+    },
+    renewed(session, earlier) {
+      end(session, earlier)
+      begin(session)
     },
     pong(session) {
       const isAnswer = session.isPinged
@@ -116,9 +150,8 @@ export function createLiveness<S extends Lively>(options: LivenessOptions<S>): L
       session.isPinged = false
       return isAnswer
     },
-    closed({ expiry, grant }) {
-      clearTimeout(expiry)
-      if (grant.expiresAt !== Number.POSITIVE_INFINITY && --ending === 0) clearInterval(looks)
+    closed(session) {
+      end(session, session.grant)
       if (sessions.size > 0) return
       clearInterval(pings)
       pings = undefined

@@ -3,7 +3,7 @@
 import type { Grant } from '../access/grant.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Broker, Outcome } from './broker.ts'
-import { envelope, envelopeFrames, type Frame } from './envelope.ts'
+import { type Envelope, envelope, envelopeFrame, envelopeFrames, envelopeHead, type Frame } from './envelope.ts'
 
 /** What is kept of it with a client. */
 export interface Publishing {
@@ -23,18 +23,55 @@ export interface PublisherOptions<P> {
   readonly refused: (client: P) => void
 }
 
-/** @returns publishes a text of a client, and says why it cannot. */
-export function createPublisher<P extends Publishing>({ broker, limitOf, forwardClaims, refused }: PublisherOptions<P>) {
-  return (client: P, text: string): 'TOO_LARGE' | 'TOO_LARGE_TO_KEEP' | 'BUFFER_FULL' | undefined => {
-    const payload = JSON.stringify(text)
-    client.settled ??= (outcome) => {
-      if (outcome !== 'committed') refused(client)
-    }
-    client.frames ??= envelopeFrames(client.grant.claims, client.grant.channels, forwardClaims)
-    const messages = client.frames.map((frame) => envelope(frame, payload))
+export interface Publisher<P> {
+  /** Publishes a text on each of a client's channels. @returns why it cannot. */
+  everywhere(client: P, text: string): PublishFault | undefined
+  /** Publishes a text of a client whose claims are these on one channel. @returns why it cannot. */
+  on(address: Address, text: string, settled: (outcome: Outcome) => void): PublishFault | undefined
+  /** The parts of an envelope around messages of a client to one channel. @param earlier the address of another message of it. */
+  address(claims: string, channel: string, earlier: Address | undefined): Address
+}
+
+type PublishFault = 'TOO_LARGE' | 'TOO_LARGE_TO_KEEP' | 'BUFFER_FULL'
+
+/** What stands around the messages that one client sends to one channel. */
+export interface Address {
+  readonly claims: string
+  readonly channel: string
+  readonly head: string
+  readonly frame: Frame
+}
+
+export function createPublisher<P extends Publishing>({
+  broker,
+  limitOf,
+  forwardClaims,
+  refused,
+}: PublisherOptions<P>): Publisher<P> {
+  function send(messages: readonly Envelope[], settled: (outcome: Outcome) => void): PublishFault | undefined {
     // Short messages are far from any limit.
     const large = messages.find(({ channel, bytes }) => bytes >= NOTIFICATION_BYTES && bytes >= limitOf(channel))
     if (large) return limitOf(large.channel) > NOTIFICATION_BYTES ? 'TOO_LARGE_TO_KEEP' : 'TOO_LARGE'
-    return broker.publish(messages, client.settled) ? undefined : 'BUFFER_FULL'
+    return broker.publish(messages, settled) ? undefined : 'BUFFER_FULL'
+  }
+
+  return {
+    everywhere(client, text) {
+      const payload = JSON.stringify(text)
+      client.settled ??= (outcome) => {
+        if (outcome !== 'committed') refused(client)
+      }
+      client.frames ??= envelopeFrames(client.grant.claims, client.grant.channels, forwardClaims)
+      return send(
+        client.frames.map((frame) => envelope(frame, payload)),
+        client.settled,
+      )
+    },
+    on: ({ frame }, text, settled) => send([envelope(frame, JSON.stringify(text))], settled),
+    address(claims, channel, earlier) {
+      if (earlier?.claims === claims && earlier.channel === channel) return earlier
+      const head = earlier?.claims === claims ? earlier.head : envelopeHead(claims, forwardClaims)
+      return { claims, channel, head, frame: envelopeFrame(head, 'WebsocketMessage', channel) }
+    },
   }
 }

@@ -109,7 +109,7 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
       return waits.length === 0 ? undefined : Promise.all(waits)
     },
     begin(session, channels, beginning) {
-      if (typeof beginning === 'number') return resume(session, channels, beginning)
+      if (typeof beginning === 'number' && channels.length > 0) return resume(session, channels, beginning)
       if (beginning === 'lost') missed(session, channels, undefined, Date.now())
       for (const channel of channels) session.client.join(channel)
     },

@@ -6,28 +6,19 @@ import type { Metrics } from '../metrics.ts'
 import { closing, NOTIFICATION_BYTES, type Refusal } from '../refusal.ts'
 import type { Broker } from './broker.ts'
 import type { Client, Protocol } from './client.ts'
-import { createClientLog, createId, type Identity } from './client-log.ts'
-import { createEndings, type Ending } from './ending.ts'
+import { createClientLog } from './client-log.ts'
+import { createConversations } from './conversation.ts'
+import { createEndings } from './ending.ts'
 import type { MetaEvents } from './events.ts'
+import { createFrames } from './frames.ts'
 import type { Hub } from './hub.ts'
-import { type Clock, createLiveness, type Lively } from './liveness.ts'
-import { createPublisher, type Publishing } from './publisher.ts'
-import { createRateLimit, type Rate } from './rate.ts'
-import { type Beginning, createReadings, type Reading } from './reading.ts'
+import { type Clock, createLiveness } from './liveness.ts'
+import { createPublisher } from './publisher.ts'
+import { type Beginning, createReadings } from './reading.ts'
+import { createSession, type Session } from './record.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
-/** A connected client: what is kept of it. */
-export interface Session extends Identity, Lively, Rate, Publishing, Ending, Reading {
-  readonly grant: Grant
-  readonly protocol: Protocol
-  /** Nobody until the session opens. */
-  client: Client
-  readonly beginning: Beginning
-  /** Milliseconds of the monotonic clock. */
-  openedAt: number
-  /** Whether it was said that it sends and may not. */
-  isIgnored: boolean
-}
+export type { Session }
 
 export interface Sessions {
   /** Those that are open or about to be. */
@@ -87,6 +78,10 @@ export interface SessionsOptions {
   /** The claim that says in the log who a client is. */
   readonly logClaim: string | undefined
   readonly maxMessagesPerSecond: number
+  /** Of one client that sends commands. */
+  readonly maxSubscriptions: number
+  /** What a token allows, before any channel is asked for. */
+  readonly authorize: (token: string) => Grant | Refusal | Promise<Grant | Refusal>
   readonly sendBufferBytes: number
   /** Whether readers that cannot be told what they may have missed are closed. */
   readonly closeAfterOutage: boolean
@@ -107,15 +102,16 @@ export function createSessions(options: SessionsOptions): Sessions {
   const sessions = new Set<Session>()
   let created = 0
   const { close, drop, closeAll, gone } = createEndings(sessions, log)
-  const isAbove = createRateLimit(options.maxMessagesPerSecond, clock.monotonic)
   const liveness = createLiveness<Session>({
     sessions,
     clock,
     pingEvery,
     silent: (session) => drop(session, 'SILENT'),
+    isWarned: ({ conversation }) => conversation !== undefined,
+    expiring: (session) => conversations.expiring(session),
     expired: (session) => close(session, 'EXPIRED'),
   })
-  const publish = createPublisher<Session>({
+  const publisher = createPublisher<Session>({
     broker: options.broker,
     limitOf: (channel) => (options.isKept(channel) ? options.maxKeptBytes + 1 : NOTIFICATION_BYTES),
     forwardClaims: options.forwardClaims,
@@ -130,30 +126,45 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
   })
 
+  const isOpen = (session: Session): boolean => sessions.has(session) && session.closure === undefined
+
   const readings = createReadings<Session>({
     hub,
     history: options.broker.history,
     room: options.sendBufferBytes / 4,
     closeAfterOutage: options.closeAfterOutage,
-    isOpen: (session) => sessions.has(session) && session.closure === undefined,
+    isOpen,
     close,
     handedOn,
   })
+  const conversations = createConversations<Session>({
+    readings,
+    publisher,
+    history: options.broker.history,
+    maxSubscriptions: options.maxSubscriptions,
+    authorize: options.authorize,
+    renewed(session, earlier) {
+      liveness.renewed(session, earlier)
+      log.renewed(session)
+    },
+    received({ length }) {
+      metrics.received.add()
+      metrics.receivedBytes.add(length)
+    },
+    overwhelmed: (session) => close(session, 'BUFFER_FULL'),
+    isOpen,
+    handedOn,
+  })
 
-  /** Counts a frame of a client. @returns whether it may be taken. */
-  function takes(session: Session): boolean {
-    if (session.closure !== undefined) return false
-    if (!isAbove(session)) return true
-    close(session, 'TOO_FAST')
-    return false
-  }
-
-  function ignore(session: Session): void {
-    metrics.ignored.add()
-    if (session.isIgnored) return
-    session.isIgnored = true
-    log.ignoring(session)
-  }
+  const frames = createFrames<Session>({
+    maxMessagesPerSecond: options.maxMessagesPerSecond,
+    clock,
+    conversations,
+    publisher,
+    close,
+    metrics,
+    log,
+  })
 
   function leave(session: Session): void {
     created--
@@ -172,6 +183,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     create(grant, protocol, address, beginning) {
       const session = createSession(grant, protocol, address, beginning)
       created++
+      if (protocol.commands) session.conversation = conversations.create(session)
       return { session, ready: readings.join(session, readable(session)) }
     },
     discard: leave,
@@ -179,35 +191,23 @@ export function createSessions(options: SessionsOptions): Sessions {
       session.client = client
       session.openedAt = clock.monotonic()
       sessions.add(session)
+      if (session.conversation) conversations.opened(session, session.beginning)
       readings.begin(session, readable(session), session.beginning)
       metrics.opened.add(session.grant.mode)
       liveness.opened(session)
       log.opened(session)
       meta.opened(session)
     },
-    message(session, message) {
-      session.silentRounds = 0
-      if (!takes(session)) return
-      if (!session.grant.canWrite) return ignore(session)
-      if (clock.wall() >= session.grant.expiresAt) return close(session, 'EXPIRED')
-      const text = typeof message === 'string' ? message : decode(message)
-      if (text === undefined || text.includes('\0')) return close(session, 'NOT_TEXT')
-      metrics.received.add()
-      metrics.receivedBytes.add(message.length)
-      const fault = publish(session, text)
-      if (fault) close(session, fault)
-    },
-    ping(session) {
-      session.silentRounds = 0
-      takes(session)
-    },
+    message: frames.message,
+    ping: frames.control,
     pong(session) {
       // One that nobody asked for is a frame like any other.
-      if (!liveness.pong(session)) takes(session)
+      if (!liveness.pong(session)) frames.control(session)
     },
     closed(session, code, reason) {
       sessions.delete(session)
       liveness.closed(session)
+      conversations.closed(session)
       leave(session)
       const { closure } = session
       // The frame that this server sent says why; a client's echo of it does not.
@@ -217,6 +217,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       log.closed(session, end)
       meta.closed(session, end)
       gone(session)
+      session.channels = []
     },
     handedOn,
     missed(from, to) {
@@ -237,45 +238,6 @@ export function createSessions(options: SessionsOptions): Sessions {
   }
 }
 
-const readable = ({ grant }: Session): readonly string[] => (grant.canRead ? grant.channels : [])
-
-const nobody: Client = {
-  waiting: () => 0,
-  write: () => undefined,
-  join: () => undefined,
-  leave: () => undefined,
-  ping: () => false,
-  end: () => undefined,
-  drop: () => undefined,
-}
-
-const createSession = (grant: Grant, protocol: Protocol, address: string, beginning: Beginning): Session => ({
-  id: createId(),
-  address,
-  grant,
-  protocol,
-  client: nobody,
-  beginning,
-  resuming: undefined,
-  frames: undefined,
-  openedAt: 0,
-  silentRounds: 0,
-  isPinged: false,
-  expiry: undefined,
-  closure: undefined,
-  settled: undefined,
-  isIgnored: false,
-  second: 0,
-  inSecond: 0,
-})
-
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-/** The text of a binary message; undefined when it is not UTF-8. */
-function decode(bytes: Uint8Array): string | undefined {
-  try {
-    return utf8.decode(bytes)
-  } catch {
-    return undefined
-  }
-}
+/** Whoever sends commands is on what it reads, also between two tokens. */
+const readable = ({ conversation, grant, channels }: Session): readonly string[] =>
+  conversation || grant.canRead ? channels : []

@@ -321,6 +321,15 @@ export const variables = {
       'Messages and pings that one connection may send within a second, whether it may write or not; above them it is closed with 1008.',
     parse: whole(Number.POSITIVE_INFINITY, 1, LONGEST),
   }),
+  maxSubscriptions: variable({
+    name: 'PGWS_MAX_SUBSCRIPTIONS',
+    default: '1000',
+    sample: '1000',
+    example: '1000',
+    meaning:
+      'Channels that one client with the subprotocol pgws.json may be subscribed to at once. Above them a subscribe is refused, and an upgrade for more gets 403.',
+    parse: whole(1000, 1, 1_000_000),
+  }),
   sendBufferBytes: variable({
     name: 'PGWS_SEND_BUFFER_BYTES',
     default: '1048576',

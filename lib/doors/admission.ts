@@ -2,6 +2,7 @@
 
 import type { Authenticator } from '../access/authenticator.ts'
 import { type Grant, grant, type Permit } from '../access/grant.ts'
+import { createBeginnings, isBeginning } from '../channels/beginning.ts'
 import type { History } from '../channels/broker.ts'
 import type { Protocol } from '../channels/client.ts'
 import type { Beginning } from '../channels/reading.ts'
@@ -12,7 +13,7 @@ import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals, refuse } from '../refusal.ts'
 import type { PeerAddress } from '../runtime/contract.ts'
 import { shown, shownPath } from '../shown.ts'
-import { createBeginnings, isBeginning, readAskedOfHistory } from './beginning.ts'
+import { readAskedOfHistory } from './beginning.ts'
 import { clientAddress } from './client-address.ts'
 import { createRefusalLog } from './refusal-log.ts'
 
@@ -49,8 +50,8 @@ export interface Admission {
   read(request: Request, peerAddress: PeerAddress, otherToken: string | undefined): Attempt
   /** Whether nobody is let in now. */
   closed(): RefusalCode | undefined
-  /** What the token allows here. */
-  admit(attempt: Attempt): Grant | Refusal | Promise<Grant | Refusal>
+  /** What the token allows here. @param subscribes whether the client is on its channels from the start; most are. */
+  admit(attempt: Attempt, subscribes?: boolean): Grant | Refusal | Promise<Grant | Refusal>
   /** Makes a session of what was admitted, with its channels followed. */
   connect(attempt: Attempt, grant: Grant, protocol: Protocol): Session | Refusal | Promise<Session | Refusal>
   /** Counts and logs a refusal, and answers it. */
@@ -62,8 +63,8 @@ export function createAdmission(options: AdmissionOptions): Admission {
   const logRefusal = createRefusalLog(options.log)
   const beginningOf = createBeginnings(options.history)
 
-  const granted = ({ asked }: Attempt, permit: Permit | Refusal): Grant | Refusal =>
-    isRefusal(permit) ? permit : grant(permit, asked, Date.now())
+  const granted = ({ asked }: Attempt, permit: Permit | Refusal, subscribes: boolean): Grant | Refusal =>
+    isRefusal(permit) ? permit : grant(permit, asked, Date.now(), subscribes)
 
   function create(
     { address }: Attempt,
@@ -93,7 +94,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
       return { request, address, ...readAsked(readPath(url), otherToken ?? bearer) }
     },
     closed: options.admission,
-    admit(attempt) {
+    admit(attempt, subscribes = true) {
       const { request, token } = attempt
       const closed = options.admission()
       if (closed) return refuse(closed)
@@ -101,7 +102,9 @@ export function createAdmission(options: AdmissionOptions): Admission {
       if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return refuse('ORIGIN_NOT_ALLOWED')
       if (token === undefined) return refuse('TOKEN_MISSING')
       const permit = authenticator.verify(token)
-      return permit instanceof Promise ? permit.then((verified) => granted(attempt, verified)) : granted(attempt, permit)
+      return permit instanceof Promise
+        ? permit.then((verified) => granted(attempt, verified, subscribes))
+        : granted(attempt, permit, subscribes)
     },
     connect(attempt, allowed, protocol) {
       // Without history the query says nothing, as of old.

@@ -8,7 +8,7 @@ import { type AdmissionOptions, createAdmission, readPath } from './admission.ts
 import { createStaticFiles } from './static.ts'
 import { createUpgrades, isUpgrade, type UpgradesOptions } from './upgrade.ts'
 
-export interface RoutesOptions extends AdmissionOptions, Pick<UpgradesOptions, 'protocols'> {
+export interface RoutesOptions extends AdmissionOptions, Pick<UpgradesOptions, 'protocols' | 'maxSubscriptions'> {
   readonly rootPath: string | undefined
   readonly fileBody: FileBody
 }

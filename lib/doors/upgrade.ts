@@ -11,6 +11,8 @@ export interface UpgradesOptions {
   readonly admission: Admission
   readonly sessions: Pick<Sessions, 'discard'>
   readonly protocols: Protocols
+  /** Of one client that sends commands. */
+  readonly maxSubscriptions: number
   /** `postgres-websockets/VERSION` */
   readonly product: string
 }
@@ -27,14 +29,22 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * Answers in the tick of the request wherever it can, for the runtime refuses a client that sends frames before its upgrade; what
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
-export function createUpgrades({ admission, sessions, protocols, product }: UpgradesOptions): Handlers<Session>['request'] {
-  /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of the two. */
-  const upgradeHeaders = { none: protocolHeaders(undefined), pgws: protocolHeaders('pgws') }
+export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
+  const { admission, sessions, protocols, product } = options
+  /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of these. */
+  const upgradeHeaders = {
+    none: protocolHeaders(undefined),
+    pgws: protocolHeaders('pgws'),
+    'pgws.json': protocolHeaders('pgws.json'),
+  }
   const upgraded = new Response(null)
 
   function connect(attempt: UpgradeAttempt, allowed: Grant | Refusal): Response | Promise<Response> {
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
-    const protocol = attempt.offer.selected === 'pgws' ? protocols.pgws : protocols.plain
+    const { selected } = attempt.offer
+    const protocol = isKnown(selected) ? protocols[selected] : protocols.plain
+    if (protocol.commands && allowed.channels.length > options.maxSubscriptions)
+      return admission.reject(attempt, 'TOO_MANY_SUBSCRIPTIONS')
     const session = admission.connect(attempt, allowed, protocol)
     return session instanceof Promise ? session.then((ready) => accept(attempt, ready)) : accept(attempt, session)
   }
@@ -43,7 +53,7 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
     if (isRefusal(session)) return admission.reject(attempt, session.refused)
     const protocol = attempt.offer.selected
     const headers =
-      protocol === undefined ? upgradeHeaders.none : protocol === 'pgws' ? upgradeHeaders.pgws : protocolHeaders(protocol)
+      protocol === undefined ? upgradeHeaders.none : isKnown(protocol) ? upgradeHeaders[protocol] : protocolHeaders(protocol)
     // It may have waited, and the server have begun to shut down meanwhile.
     const closed = admission.closed()
     if (!closed && attempt.upgrade(attempt.request, session, headers)) return upgraded
@@ -65,7 +75,8 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
     if (!isHandshake(headers)) return admission.reject(attempt, 'HANDSHAKE_MALFORMED')
     // Bun would select the first offer itself, and so echo a token.
     if (offer.token !== undefined && offer.selected === undefined) return admission.reject(attempt, 'PROTOCOL_MISSING')
-    const allowed = admission.admit(attempt)
+    const subscribes = offer.selected !== 'pgws.json' || !asksForNone(request.url)
+    const allowed = admission.admit(attempt, subscribes)
     return allowed instanceof Promise ? allowed.then((grant) => connect(attempt, grant)) : connect(attempt, allowed)
   }
 }
@@ -76,6 +87,14 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
  */
 const isHandshake = (headers: Headers): boolean =>
   headers.has('Host') && /(^|,)[ \t]*upgrade[ \t]*(,|$)/i.test(headers.get('Connection') ?? '')
+
+/** The subprotocols that this server knows, the one that is selected first ahead. */
+const known = ['pgws.json', 'pgws'] as const
+
+const isKnown = (name: string | undefined): name is (typeof known)[number] => known.some((protocol) => protocol === name)
+
+/** Whether a client is to be on no channel from the start. */
+const asksForNone = (url: string): boolean => new URL(url).searchParams.get('subscribe') === 'none'
 
 /** The subprotocol that carries a token behind its name, for browsers can set no header. */
 const TOKEN_PROTOCOL = 'pgws.token.'
@@ -89,12 +108,12 @@ interface Offer {
 const NO_OFFER: Offer = { selected: undefined, token: undefined }
 
 /**
- * What the offered subprotocols mean. `pgws` is selected where it is offered, else the first that is no token: a browser ends a
+ * What the offered subprotocols mean. One that is known is selected where it is offered, else the first that is no token: a browser ends a
  * connection of which it offered some and none was selected.
  */
 function readOffer(header: string): Offer {
   const offers = header.split(',').map((name) => name.trim())
   const names = offers.filter((name) => name !== '' && !name.startsWith(TOKEN_PROTOCOL))
   const token = offers.find((name) => name.startsWith(TOKEN_PROTOCOL))?.slice(TOKEN_PROTOCOL.length)
-  return { selected: names.includes('pgws') ? 'pgws' : names[0], token }
+  return { selected: known.find((name) => names.includes(name)) ?? names[0], token }
 }

@@ -4,21 +4,29 @@ import type { Client, Form, Protocol } from '../channels/client.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { type ClosureCode, closing } from '../refusal.ts'
 import type { Handlers, RunningServer, Socket } from '../runtime/contract.ts'
+import { jsonCommands, jsonMessage } from './command.ts'
 
 /** What is spoken, by the name of the subprotocol; `plain` to who offers none that is known. */
 export interface Protocols {
   readonly plain: Protocol
   readonly pgws: Protocol
+  readonly 'pgws.json': Protocol
 }
 
 /** @param publish as the running server's, which comes to be only after what is spoken over it. */
 export function createProtocols(publish: RunningServer['publish']): Protocols {
-  const form: Form = { render: (_, text) => text, publish }
+  const text: Form = { render: (_, text) => text, publish: (channel, text) => publish(topic('plain', channel), text) }
+  const json: Form = { render: jsonMessage, publish: (channel, text) => publish(topic('pgws.json', channel), text) }
   return {
-    plain: { name: 'plain', form, tell: undefined },
-    pgws: { name: 'pgws', form, tell: JSON.stringify },
+    plain: { name: 'plain', form: text, tell: undefined, commands: undefined },
+    pgws: { name: 'pgws', form: text, tell: JSON.stringify, commands: undefined },
+    'pgws.json': { name: 'pgws.json', form: json, tell: JSON.stringify, commands: jsonCommands },
   }
 }
+
+/** What is published to the readers of a channel's form. No channel's name makes it another's. */
+const topic = (protocol: Protocol['name'], channel: string): string =>
+  protocol === 'pgws.json' ? `json:${channel}` : `text:${channel}`
 
 /** What the runtime is to do with sockets. */
 export function createSocketHandlers(sessions: Sessions): Omit<Handlers<Session>, 'request' | 'paused' | 'resumed'> {
@@ -43,12 +51,22 @@ class WebSocketClient implements Client {
     this.socket.send(text)
   }
 
+  writeAll(texts: readonly string[]): void {
+    this.socket.cork(() => {
+      for (const text of texts) this.socket.send(text)
+    })
+  }
+
   join(channel: string): void {
-    this.socket.subscribe(channel)
+    this.socket.subscribe(this.topic(channel))
   }
 
   leave(channel: string): void {
-    this.socket.unsubscribe(channel)
+    this.socket.unsubscribe(this.topic(channel))
+  }
+
+  private topic(channel: string): string {
+    return topic(this.socket.data.protocol.name, channel)
   }
 
   ping(): boolean {

@@ -5,6 +5,8 @@ export interface Socket<D> {
   readonly data: D
   /** Sends a text message to this socket alone. */
   send(text: string): void
+  /** What is sent to this socket within the work goes out together. */
+  cork(work: () => void): void
   /** From now on this socket gets what is published to the topic. */
   subscribe(topic: string): void
   unsubscribe(topic: string): void

@@ -39,6 +39,8 @@ export function createWebSockets<D>(messageBytes: number, handlers: Handlers<D>)
     const wrapped: Socket<D> = {
       data,
       send: (text) => socket.send(text),
+      // The library writes each frame by itself.
+      cork: (work) => work(),
       subscribe(topic) {
         const readers = topics.get(topic) ?? new Set()
         topics.set(topic, readers.add(wrapped))

@@ -3,14 +3,16 @@ import type { Grant } from '../../lib/access/grant.ts'
 import type { Client, Protocol } from '../../lib/channels/client.ts'
 import type { Beginning } from '../../lib/channels/reading.ts'
 import { createSessions, type Session, type Sessions, type SessionsOptions } from '../../lib/channels/session.ts'
+import { jsonCommands, jsonMessage } from '../../lib/doors/command.ts'
 import { createMetrics } from '../../lib/metrics.ts'
-import { closing } from '../../lib/refusal.ts'
+import { closing, refuse } from '../../lib/refusal.ts'
 
 const nothing = (): undefined => undefined
 
 export const protocols = {
-  plain: { name: 'plain', form: { render: (_, text) => text, publish: nothing }, tell: undefined },
-  pgws: { name: 'pgws', form: { render: (_, text) => text, publish: nothing }, tell: JSON.stringify },
+  plain: { name: 'plain', form: { render: (_, text) => text, publish: nothing }, tell: undefined, commands: undefined },
+  pgws: { name: 'pgws', form: { render: (_, text) => text, publish: nothing }, tell: JSON.stringify, commands: undefined },
+  json: { name: 'pgws.json', form: { render: jsonMessage, publish: nothing }, tell: JSON.stringify, commands: jsonCommands },
 } as const satisfies Record<string, Protocol>
 
 /** Sessions that nobody else has a part in. */
@@ -25,6 +27,8 @@ export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
     log: { error: nothing, warning: nothing, info: nothing, debug: nothing },
     forwardClaims: undefined,
     logClaim: undefined,
+    maxSubscriptions: 1000,
+    authorize: () => refuse('TOKEN_MALFORMED'),
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
     sendBufferBytes: 1_000_000,
     closeAfterOutage: false,
@@ -59,6 +63,7 @@ export function openFake(
   const grant: Grant = {
     channels: ['a', 'b'],
     mode: 'rw',
+    named: undefined,
     canRead: true,
     canWrite: true,
     claims: '{}',
@@ -81,6 +86,7 @@ export function openFake(
       client.texts.push(text)
       if (client.codes.length === 0) client.waits += 4 + Buffer.byteLength(text)
     },
+    writeAll: (texts) => texts.forEach(client.write),
     join(channel) {
       client.joined.push(channel)
       joined(channel, (text) => client.texts.push(text))

@@ -5,19 +5,28 @@ import { createRateLimit } from '../../lib/channels/rate.ts'
 const HOUR = 3_600_000
 
 /** Clients, and a wall clock beside the monotonic one. */
-function clients(pingEvery = 15_000) {
+function clients(pingEvery = 15_000, isWarned = false) {
   const sessions = new Set<Lively>()
   const ended: { session: Lively; how: string; at: number }[] = []
   let ahead = 0
   const end = (how: string) => (session: Lively) => void ended.push({ session, how, at: performance.now() })
   const clock = { wall: () => 1e12 + performance.now() + ahead, monotonic: () => performance.now() }
-  const liveness = createLiveness({ sessions, clock, pingEvery, silent: end('silent'), expired: end('expired') })
+  const liveness = createLiveness({
+    sessions,
+    clock,
+    pingEvery,
+    isWarned: () => isWarned,
+    expiring: end('expiring'),
+    silent: end('silent'),
+    expired: end('expired'),
+  })
   const open = (left = Number.POSITIVE_INFINITY, answers = true): Lively => {
     const session = {
       client: { ping: () => answers },
       grant: { expiresAt: clock.wall() + left },
       silentRounds: 0,
       isPinged: false,
+      warnAt: Number.POSITIVE_INFINITY,
       expiry: undefined,
     }
     sessions.add(session)

@@ -71,7 +71,7 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...upgrade,
-    find: "names.includes('pgws') ? 'pgws' : names[0]",
+    find: 'known.find((name) => names.includes(name)) ?? names[0]',
     replace: 'names[0]',
     promise: 'pgws is selected in whatever order it is offered',
     title: 'is not echoed in whatever order',
@@ -169,7 +169,7 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...refusal,
-    find: "TOKEN_EXPIRED: { status: 401, reason: 'Token expired', again: OTHER_TOKEN }",
+    find: "TOKEN_EXPIRED: { command: true, status: 401, reason: 'Token expired', again: OTHER_TOKEN }",
     replace: "TOKEN_EXPIRED: { status: 403, reason: 'Token is expired' }",
     promise: 'A refusal says why, with its status and the reason of old',
     title: 'says so, with its status',

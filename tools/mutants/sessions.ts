@@ -10,20 +10,22 @@ const events = { file: 'lib/channels/session.ts', test: 'test/contract/events.te
 export const sessions: readonly Mutant[] = [
   {
     ...session,
-    find: 'if (!session.grant.canWrite) return ignore(session)',
+    file: 'lib/channels/frames.ts',
+    find: 'if (!session.conversation && !session.grant.canWrite) return ignore(session)',
     replace: '',
     promise: 'A message from a client without w is ignored',
     title: 'without leave to write',
   },
   {
     ...session,
-    find: 'grant.canRead ? grant.channels : []',
-    replace: 'grant.channels',
+    find: 'conversation || grant.canRead ? channels : []',
+    replace: 'channels',
     promise: 'A client without r receives nothing',
     title: 'does not reach a connection that may only write',
   },
   {
     ...session,
+    file: 'lib/channels/frames.ts',
     find: " || text.includes('\\0')",
     replace: '',
     promise: 'A message with a NUL closes its sender with 1007',
@@ -31,6 +33,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
+    file: 'lib/channels/frames.ts',
     find: 'fatal: true',
     replace: 'fatal: false',
     promise: 'A message that is not UTF-8 closes its sender with 1007',
@@ -69,6 +72,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
+    file: 'lib/channels/frames.ts',
     find: "if (clock.wall() >= session.grant.expiresAt) return close(session, 'EXPIRED')",
     replace: '',
     promise: 'Nothing is sent for a token that has expired, whatever the timers say',
@@ -93,6 +97,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...limits,
+    file: 'lib/channels/frames.ts',
     find: "close(session, 'TOO_FAST')",
     replace: "close(session, 'TOO_LARGE')",
     promise: 'A client above PGWS_MAX_MESSAGES_PER_SECOND is closed with 1008',
@@ -158,15 +163,15 @@ export const sessions: readonly Mutant[] = [
   {
     ...events,
     file: 'lib/doors/websocket.ts',
-    find: 'tell: JSON.stringify',
-    replace: 'tell: undefined',
+    find: "name: 'pgws', form: text, tell: JSON.stringify",
+    replace: "name: 'pgws', form: text, tell: undefined",
     promise: 'A client that offers pgws is told what it may have missed',
     title: 'a client that offers pgws is told',
   },
   {
     ...logs,
-    find: 'channels: shownChannels(grant.channels)',
-    replace: "channels: grant.channels.join(',')",
+    find: 'channels: shownChannels(channels)',
+    replace: "channels: channels.join(',')",
     promise: 'A channel that looks like a token is never in the log',
     title: 'never shows a channel',
   },

@@ -1,0 +1,122 @@
+/**
+ * Owns the answers to a client's publishes: they come in the order of the publishes, whatever became of each, and those of one tick go out
+ * together.
+ */
+
+import { type ClosureCode, type CommandCode, UNANSWERED_PUBLISHES } from '../refusal.ts'
+import type { Outcome } from './broker.ts'
+import type { Client, Id, Protocol } from './client.ts'
+
+/** What is kept of it with a client. */
+export interface Answering {
+  readonly client: Client
+  readonly protocol: Protocol
+  closure: ClosureCode | undefined
+}
+
+/** A publish without an answer. */
+export interface Unanswered {
+  readonly id: Id
+  readonly channel: string
+  /** Why it was refused, while its answer waits for those ahead of it. */
+  code: CommandCode | undefined
+}
+
+/** The publishes of a client. */
+export interface Publishes {
+  /** Asks for the answer to one that is ready, unless it is there already; undefined where there are too many. */
+  add(id: Id, channel: string): Unanswered | undefined
+  /** Refuses one that the broker was not given. */
+  refuse(publish: Unanswered, code: CommandCode): void
+  /** The broker settled the first that it has not settled yet. */
+  settled(outcome: Outcome): void
+}
+
+export interface AnswersOptions {
+  /** To be told the bytes of what was written to a reader. */
+  readonly handedOn: (bytes: number, readers: number) => void
+  /** Sends so much that even its refusals cannot all be kept. */
+  readonly overwhelmed: (session: Answering) => void
+}
+
+/** Entries from which on the answered ones are cut off, so that an array is not moved for each. */
+const CUT = 1024
+
+/** @returns makes the publishes of one client. */
+export function createAnswers({ handedOn, overwhelmed }: AnswersOptions): (session: Answering) => Publishes {
+  /** Answers of this tick, by client. */
+  const due = new Map<Answering, string[]>()
+
+  function flush(): void {
+    for (const [session, texts] of due) {
+      if (session.closure !== undefined) continue
+      session.client.writeAll(texts)
+      handedOn(
+        texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0),
+        1,
+      )
+    }
+    due.clear()
+  }
+
+  function write(session: Answering, text: string): void {
+    if (due.size === 0) queueMicrotask(flush)
+    const texts = due.get(session)
+    if (texts) texts.push(text)
+    else due.set(session, [text])
+  }
+
+  /** A refusal that waits for nothing comes at once, as that of any command. */
+  function writeNow(session: Answering, text: string): void {
+    if (due.has(session)) return write(session, text)
+    session.client.write(text)
+    handedOn(Buffer.byteLength(text), 1)
+  }
+
+  return (session) => {
+    const { commands } = session.protocol
+    const waiting: Unanswered[] = []
+    /** How many at the beginning are answered. */
+    let answered = 0
+
+    function answer({ id, channel, code }: Unanswered, put: typeof write): void {
+      answered++
+      if (!commands) return
+      put(session, commands.write(code === undefined ? { id, event: 'Published', channel } : { id, event: 'Refused', code }))
+    }
+
+    /** Answers what was refused behind what is answered now. */
+    function advance(put: typeof write): void {
+      for (let next = waiting[answered]; next?.code !== undefined; next = waiting[answered]) answer(next, put)
+      if (answered === waiting.length) waiting.length = answered = 0
+      else if (answered > CUT && answered > waiting.length / 2) {
+        waiting.splice(0, answered)
+        answered = 0
+      }
+    }
+
+    function refuse(publish: Unanswered, code: CommandCode): void {
+      publish.code = code
+      advance(writeNow)
+    }
+
+    return {
+      add(id, channel) {
+        const publish: Unanswered = { id, channel, code: undefined }
+        const count = waiting.push(publish) - answered
+        if (count <= UNANSWERED_PUBLISHES) return publish
+        if (count > 2 * UNANSWERED_PUBLISHES) overwhelmed(session)
+        refuse(publish, 'TOO_MANY_UNANSWERED')
+        return undefined
+      },
+      refuse,
+      settled(outcome) {
+        const first = waiting[answered]
+        if (first === undefined) return
+        if (outcome !== 'committed') first.code = 'REFUSED_BY_DATABASE'
+        answer(first, write)
+        advance(write)
+      },
+    }
+  }
+}
