@@ -149,7 +149,7 @@ export function createConversations<S extends Conversing>(options: Conversations
     else refuse(session, id, 'NOT_SUBSCRIBED')
   }
 
-  function publish({ grant }: S, conversation: Conversation, { id, channel, text }: PublishCommand): void {
+  function publish({ grant }: S, conversation: Conversation, { id, channel, text, key }: PublishCommand): void {
     const { publishes } = conversation
     const unanswered = publishes.add(id, channel)
     if (unanswered === undefined) return
@@ -157,7 +157,7 @@ export function createConversations<S extends Conversing>(options: Conversations
     if (fault) return publishes.refuse(unanswered, fault)
     options.received(text)
     conversation.address = publisher.address(grant.claims, channel, conversation.address)
-    const full = publisher.on(conversation.address, text, publishes.settled)
+    const full = publisher.on(conversation.address, text, key, publishes.settled)
     if (full) publishes.refuse(unanswered, full)
   }
 

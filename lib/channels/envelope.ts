@@ -23,6 +23,8 @@ export interface Frame {
 /** A notification without its time stamp. */
 export interface Envelope {
   readonly channel: string
+  /** Of two envelopes of a channel with the same key, one is published, where history is kept. */
+  readonly key?: string | undefined
   readonly head: string
   readonly tail: string
   /** UTF-8 bytes of the whole notification, the stamp included; never less, and exact wherever NOTIFY's limit is near. */

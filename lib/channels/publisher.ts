@@ -27,7 +27,7 @@ export interface Publisher<P> {
   /** Publishes a text on each of a client's channels. @returns why it cannot. */
   everywhere(client: P, text: string): PublishFault | undefined
   /** Publishes a text of a client whose claims are these on one channel. @returns why it cannot. */
-  on(address: Address, text: string, settled: (outcome: Outcome) => void): PublishFault | undefined
+  on(address: Address, text: string, key: string | undefined, settled: (outcome: Outcome) => void): PublishFault | undefined
   /** The parts of an envelope around messages of a client to one channel. @param earlier the address of another message of it. */
   address(claims: string, channel: string, earlier: Address | undefined): Address
 }
@@ -67,7 +67,7 @@ export function createPublisher<P extends Publishing>({
         client.settled,
       )
     },
-    on: ({ frame }, text, settled) => send([envelope(frame, JSON.stringify(text))], settled),
+    on: ({ frame }, text, key, settled) => send([{ ...envelope(frame, JSON.stringify(text)), key }], settled),
     address(claims, channel, earlier) {
       if (earlier?.claims === claims && earlier.channel === channel) return earlier
       const head = earlier?.claims === claims ? earlier.head : envelopeHead(claims, forwardClaims)

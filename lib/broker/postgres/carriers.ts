@@ -33,19 +33,19 @@ export const createNotifying = (channel: string): Carrier => ({
   parameters: (_, texts) => [channel, joined(texts)],
 })
 
-/** Each text has a key, so that one that is sent again, for its answer was lost, is published once. */
+/** Each text has a key, its sender's or one of ours, so that one that is sent again, for its answer was lost, is published once. */
 export function createKeeping(): Carrier {
   const sender = crypto.randomUUID()
   return {
     statement: `select set_config('pgws.batch', case when count(pgws.publish(m.channel, m.payload, m.key)) > 0 then $2 else '' end, false) as taken
       from unnest(
-        array(select json_array_elements_text($3::text::json)), string_to_array($4, '${SEPARATOR}'), string_to_array($5, '${SEPARATOR}')
+        array(select json_array_elements_text($3::text::json)), string_to_array($4, '${SEPARATOR}'), array(select json_array_elements_text($5::text::json))
       ) as m(channel, payload, key)
       where $1 = '' or (select current_setting('pgws.batch', true)) = $1`,
     parameters: (messages, texts) => [
       JSON.stringify(messages.map(({ channel }) => channel)),
       joined(texts),
-      texts.map(({ stamp }) => `${sender} ${stamp}`).join(SEPARATOR),
+      JSON.stringify(texts.map(({ stamp }, index) => messages[index]?.key ?? `${sender} ${stamp}`)),
     ],
   }
 }

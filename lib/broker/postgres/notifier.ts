@@ -247,8 +247,8 @@ function createQueue(notifying: Carrier, keeping: Carrier, isKept: (channel: str
       if (bytes + more > QUEUE_BYTES) return false
       bytes += more
       const acceptedAt = performance.now()
-      for (const { channel, head, tail, bytes } of added)
-        (isKept(channel) ? kept : notified).messages.push({ channel, head, tail, bytes, acceptedAt, settled })
+      for (const { channel, key, head, tail, bytes } of added)
+        (isKept(channel) ? kept : notified).messages.push({ channel, key, head, tail, bytes, acceptedAt, settled })
       return true
     },
     /** The next batch. */
