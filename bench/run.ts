@@ -204,8 +204,12 @@ const results: { work: string; unit: string; values: Record<string, number> }[] 
 const show = (value: number | undefined): string =>
   value === undefined ? '–' : value >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(3)
 
-console.log('| work | measured | this server | ceiling | peer | on Deno | to the ceiling | to the peer |')
-console.log('| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |')
+/** Each subject's figures, and how many times each of the compared ones' this server's are. */
+const compared = subjects.map(({ name }) => name).filter((name) => ['ceiling', 'peer', 'earlier'].includes(name))
+const columns = ['work', 'measured', ...subjects.map(({ name }) => name), ...compared.map((name) => `to the ${name}`)]
+const row = (cells: readonly string[]): void => console.log(`| ${cells.join(' | ')} |`)
+row(columns)
+row(columns.map((_, index) => (index < 2 ? '---' : '---:')))
 for (const work of works.filter(({ name }) => only.length === 0 || only.some((text) => name.includes(text)))) {
   const samples = new Map<string, Map<string, number[]>>()
   for (let round = 0; round < ROUNDS; round++) {
@@ -223,9 +227,7 @@ for (const work of works.filter(({ name }) => only.length === 0 || only.some((te
     const values = Object.fromEntries([...byName].map(([name, list]) => [name, median(list)]))
     const own = values['this server'] ?? Number.NaN
     const ratio = (other: number | undefined): string => (other === undefined ? '–' : `${(own / other).toPrecision(3)} ×`)
-    console.log(
-      `| ${work.name} | ${unit} | ${show(own)} | ${show(values.ceiling)} | ${show(values.peer)} | ${show(values['on Deno'])} | ${ratio(values.ceiling)} | ${ratio(values.peer)} |`,
-    )
+    row([work.name, unit, ...subjects.map(({ name }) => show(values[name])), ...compared.map((name) => ratio(values[name]))])
     results.push({ work: work.name, unit, values })
   }
 }

@@ -13,8 +13,9 @@ export interface Subject {
 }
 
 const here = (name: string): string => resolve(import.meta.dir, name)
-export const subjects: readonly Subject[] = [
-  { name: 'this server', command: [binary] },
+const own: Subject = { name: 'this server', command: [binary] }
+
+const others: readonly Subject[] = [
   { name: 'ceiling', command: [process.execPath, here('ceiling.ts')] },
   { name: 'peer', command: ['node', here('peer.mjs')] },
   {
@@ -22,6 +23,11 @@ export const subjects: readonly Subject[] = [
     command: [here('../node_modules/deno/deno'), 'run', '--allow-net', '--allow-env', '--allow-read', here('../main.ts')],
   },
 ]
+
+/** With another binary of this program in `BENCH_BINARY`, that one alone is measured beside this one: what a change costs, in one run. */
+const earlier = process.env.BENCH_BINARY
+
+export const subjects: readonly Subject[] = [own, ...(earlier ? [{ name: 'earlier', command: [earlier] }] : others)]
 
 // What was just written lies in the page cache in larger pieces than what is read from disk, and counts as resident in them.
 for (const [program = ''] of subjects.map(({ command }) => command).filter(([program]) => program?.startsWith('/'))) {
