@@ -58,7 +58,7 @@ export async function startServer(place: JournalDatabase): Promise<Server> {
   })
   const bells = place.session()
   for (const channel of BELLS)
-    await bells.listen(channel, () => void Promise.all([thawed, hears]).then(() => journal.rang(channel)))
+    await bells.listen(channel, (text) => void Promise.all([thawed, hears]).then(() => journal.rang(channel, text)))
   await journal.start()
   return {
     journal,

@@ -34,8 +34,8 @@ export interface Follower {
   start(): Promise<void>
   /** Settled when `head` is at a number, or beyond. @throws DatabaseError when the journal cannot be read before. */
   reached(number: number): Promise<void>
-  /** The sequencer rang. */
-  rang(): void
+  /** The sequencer rang: the journal reaches up to this number. */
+  rang(number: number): void
   stop(): void
 }
 
@@ -261,7 +261,8 @@ export function createFollower(options: FollowerOptions): Follower {
         endPause()
       })
     },
-    rang() {
+    rang(number) {
+      if (number <= head) return
       rangAt = performance.now()
       endPause()
     },

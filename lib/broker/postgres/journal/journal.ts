@@ -4,7 +4,7 @@
  *
  *     const journal = createJournal({ database, retention, cacheBytes, checkInterval, log, receive, lost })
  *     await journal.start()                    // throws what is wrong; heals by itself from then on
- *     journal.rang(channel)                    // for notifications on the two channels of BELLS
+ *     journal.rang(channel, notification)      // at each notification on the two channels of BELLS
  *     journal.stop()
  *
  * A reader that resumes asks `after` for one page behind another, writes it, and goes on from `upTo`. A page that is at the `end` is
@@ -34,7 +34,7 @@ export interface Journal {
   readonly isReading: boolean
   readonly figures: Figures
   start(): Promise<void>
-  rang(channel: string): void
+  rang(channel: string, notification: string): void
   stop(): void
 }
 
@@ -74,7 +74,7 @@ const HEAD = 'select head::float8 as head from pgws.stand()'
 
 export function createJournal(options: JournalOptions): Journal {
   const follower = createFollower(options)
-  const sequencer = createSequencer(options)
+  const sequencer = createSequencer({ ...options, sequenced: follower.rang })
   const tables = createTables(options.database)
   let pagesFromMemory = 0
   let pagesFromTables = 0
@@ -153,9 +153,9 @@ export function createJournal(options: JournalOptions): Journal {
       await follower.start()
       sequencer.start()
     },
-    rang(channel) {
+    rang(channel, notification) {
       if (channel === BELL) sequencer.rang()
-      else if (channel === SEQUENCED) follower.rang()
+      else if (channel === SEQUENCED) follower.rang(Number(notification))
     },
     stop() {
       sequencer.stop()

@@ -53,6 +53,8 @@ export interface SequencerOptions {
   /** Milliseconds between the looks of a sleeper, whose bell may be lost. Default 1,000. */
   readonly unasked?: number
   readonly log: Log
+  /** Told at once up to where a look of this server gave positions. */
+  readonly sequenced: (head: number) => void
 }
 
 interface Look {
@@ -145,7 +147,10 @@ export function createSequencer(options: SequencerOptions): Sequencer {
         log.warning('the journal is read through a pooler: messages may come a second late', { server: session.server.place })
       }
       const found = { head: Number(row.head), fresh: Number(row.fresh), oldest: BigInt(String(row.oldest)) }
-      if (found.fresh > 0) batches++
+      if (found.fresh > 0) {
+        batches++
+        options.sequenced(found.head)
+      }
       return found
     } catch (error) {
       if (asDatabaseError(error).code !== OVERTAKEN) throw error
