@@ -270,7 +270,10 @@ $$;
 create or replace function pgws.timeline() returns int
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+  select case
+    when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
+    else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+  end
 $$;
 
 -- A position as readers know it, EPOCH-NUMBER: the epoch is that in which the message was given its number.
