@@ -14,11 +14,12 @@
 import type { History, Page } from '../../../channels/broker.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
-import { createFollower, entryOf, GONE, PAGE, PAGE_BYTES, SEQUENCED } from './follower.ts'
+import { askWithin } from './asking.ts'
+import { createFollower, entryOf, GONE, SEQUENCED } from './follower.ts'
 import { faultOfSchema } from './install.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
-import { BELL, createSequencer, type State } from './sequencer.ts'
+import { BEGIN_SESSION, BELL, createSequencer, type State } from './sequencer.ts'
 
 export type { Entry }
 
@@ -47,6 +48,10 @@ export interface Figures {
   readonly pagesFromMemory: number
   readonly pagesFromTables: number
 }
+
+/** Messages and bytes of a page, which each reader that resumes may hold. */
+const PAGE = 500
+const PAGE_BYTES = 262_144
 
 export interface JournalOptions {
   readonly database: Pick<Database, 'connect'>
@@ -150,6 +155,8 @@ export function createJournal(options: JournalOptions): Journal {
     async start() {
       const fault = await tables.fault()
       if (fault !== undefined) throw new SchemaFault(fault)
+      // So that there is an epoch before anyone asks for a position.
+      await tables.ask(BEGIN_SESSION, [options.retention])
       await follower.start()
       sequencer.start()
     },
@@ -172,13 +179,17 @@ interface Tables {
   stop(): void
 }
 
-/** Milliseconds that a page gets: what a silent network swallowed is never answered. */
-const PAGE_LIMIT = 10_000
+/** Milliseconds that a statement gets. */
+const ANSWER_LIMIT = 10_000
 
-/** A session of its own for what readers ask for, so that pages delay nothing new. It is opened when it is first needed. */
+/**
+ * A session of its own for what readers ask for, so that pages delay nothing new. It is opened when it is first needed. One statement at
+ * a time: what waits for its turn is not late.
+ */
 function createTables(database: Pick<Database, 'connect'>): Tables {
   let state: 'open' | 'stopped' = 'open'
   let opening: Promise<Connection> | undefined
+  let turn: Promise<unknown> = Promise.resolve()
 
   async function open(): Promise<Connection> {
     if (state === 'stopped') throw new DatabaseError('the journal is stopped', 'CONNECTION_CLOSED', false)
@@ -196,15 +207,11 @@ function createTables(database: Pick<Database, 'connect'>): Tables {
   }
 
   return {
-    async ask(statement, parameters) {
-      const session = await opened()
-      const late = new DatabaseError(`the journal gave no page within ${PAGE_LIMIT} ms`, 'PAGE_TIMEOUT', false)
-      const timer = setTimeout(() => session.close(late), PAGE_LIMIT)
-      try {
-        return await session.query(statement, parameters)
-      } finally {
-        clearTimeout(timer)
-      }
+    ask(statement, parameters) {
+      const run = async () => askWithin(ANSWER_LIMIT, await opened(), statement, parameters)
+      const answer = turn.then(run)
+      turn = answer.catch(() => undefined)
+      return answer
     },
     fault: async () => faultOfSchema(await opened()),
     stop() {
