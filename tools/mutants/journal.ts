@@ -110,14 +110,6 @@ export const journal: readonly Mutant[] = [
     title: 'waits for nothing',
   },
   {
-    ...schema,
-    test: 'test/contract/journal-retention.test.ts',
-    find: 'where m.cluster = pgws.cluster() and m.xid >= pg_snapshot_xmax(previous.snapshot)',
-    replace: 'where m.xid >= pg_snapshot_xmax(previous.snapshot)',
-    promise: 'What a restored dump brought is not taken for new',
-    title: 'of another cluster is lost',
-  },
-  {
     file: `${folder}/sequencer.ts`,
     test: 'test/faults/journal/takeover.test.ts',
     find: 'if (found.behind === true && behindAt === head)',

@@ -142,6 +142,7 @@ export class Reader {
       const page = given instanceof Promise ? await given : given
       if (this.#server !== server) return
       if (page === 'lost') throw new Error('the page is lost')
+      if (page.entries.length > 0 && page.upTo <= at) throw new Error(`a page behind ${at} does not lead on`)
       this.seen.push(...page.entries)
       at = page.upTo
       if (!page.isEnd) continue
