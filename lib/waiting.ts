@@ -49,3 +49,25 @@ export function within(limit: number, promise: Promise<unknown>): Promise<void> 
     promise.then(end, end)
   })
 }
+
+export interface Pause {
+  /** Waits so many milliseconds, or until the pause is ended. */
+  wait(milliseconds: number): Promise<void>
+  /** Ends the wait under way, if any. */
+  end(): void
+}
+
+export function createPause(): Pause {
+  let end = (): void => undefined
+  return {
+    wait: (milliseconds) =>
+      new Promise((resolve) => {
+        const timer = setTimeout(resolve, milliseconds)
+        end = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      }),
+    end: () => end(),
+  }
+}

@@ -65,7 +65,7 @@ async function startServer(): Promise<Journal> {
   })
   await journal.start()
   const bells = place.session()
-  for (const channel of BELLS) await bells.listen(channel, () => journal.rang(channel))
+  for (const channel of BELLS) await bells.listen(channel, (text) => journal.rang(channel, text))
   await bells.listen('messages', (text) => received({ text }))
   return journal
 }

@@ -92,7 +92,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       log,
       checked: check.arrived,
       notified: (name, notification) => {
-        if (bells.includes(name)) journal?.rang(name)
+        if (bells.includes(name)) journal?.rang(name, notification)
         else delivery.notified(name, notification)
       },
     })

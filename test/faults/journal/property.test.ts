@@ -133,7 +133,7 @@ async function join(reader: Reader, servers: readonly Server[], random: Random):
       await reader.join(server, 1 + random.below(40))
     } catch (error) {
       reader.leave()
-      if (String(error).includes('lost') || String(error).includes('malformed')) throw error
+      if (/lost|malformed|does not lead on/.test(String(error))) throw error
       await Bun.sleep(20)
     }
   }

@@ -58,7 +58,7 @@ export async function startServer(place: JournalDatabase): Promise<Server> {
   })
   const bells = place.session()
   for (const channel of BELLS)
-    await bells.listen(channel, () => void Promise.all([thawed, hears]).then(() => journal.rang(channel)))
+    await bells.listen(channel, (text) => void Promise.all([thawed, hears]).then(() => journal.rang(channel, text)))
   await journal.start()
   return {
     journal,
@@ -142,6 +142,7 @@ export class Reader {
       const page = given instanceof Promise ? await given : given
       if (this.#server !== server) return
       if (page === 'lost') throw new Error('the page is lost')
+      if (page.entries.length > 0 && page.upTo <= at) throw new Error(`a page behind ${at} does not lead on`)
       this.seen.push(...page.entries)
       at = page.upTo
       if (!page.isEnd) continue

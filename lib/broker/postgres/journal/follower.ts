@@ -9,7 +9,8 @@
  */
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
-import { createBackoff } from '../../../waiting.ts'
+import { createBackoff, createPause } from '../../../waiting.ts'
+import { askWithin } from './asking.ts'
 import { EPOCHS, type Epoch, epochOf } from './positions.ts'
 import { createRecent, type Entry, type Recent } from './recent.ts'
 import { UNASKED } from './sequencer.ts'
@@ -34,8 +35,8 @@ export interface Follower {
   start(): Promise<void>
   /** Settled when `head` is at a number, or beyond. @throws DatabaseError when the journal cannot be read before. */
   reached(number: number): Promise<void>
-  /** The sequencer rang. */
-  rang(): void
+  /** The sequencer rang: the journal reaches up to this number. */
+  rang(number: number): void
   stop(): void
 }
 
@@ -57,8 +58,8 @@ export interface FollowerOptions {
 type State = 'stopped' | 'connecting' | 'reading' | 'waiting'
 
 /** Messages and bytes of a page. */
-export const PAGE = 1000
-export const PAGE_BYTES = 4 * 1_048_576
+const PAGE = 1000
+const PAGE_BYTES = 4 * 1_048_576
 
 const SHORTEST_LIMIT = 5000
 const LONGEST_LIMIT = 10_000
@@ -83,6 +84,7 @@ export function createFollower(options: FollowerOptions): Follower {
   const { database, log } = options
   const limit = options.checkInterval > 0 ? Math.max(options.checkInterval * 2, SHORTEST_LIMIT) : LONGEST_LIMIT
   const backoff = createBackoff()
+  const pause = createPause()
   const recent = createRecent(options.cacheBytes, 0)
   let state: State = 'stopped'
   let session: Connection | undefined
@@ -93,40 +95,22 @@ export function createFollower(options: FollowerOptions): Follower {
   let epoch = -1
   let rangAt = 0
   let readAt = 0
-  let endPause = (): void => undefined
   let waiting: { readonly number: number; readonly settle: (error?: DatabaseError) => void }[] = []
 
   const is = (wanted: State): boolean => state === wanted
 
-  function pause(): Promise<void> {
-    if (rangAt >= readAt || waiting.length > 0 || is('stopped')) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, options.unasked ?? UNASKED)
-      endPause = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
-  }
+  const nap = (): Promise<void> =>
+    rangAt >= readAt || waiting.length > 0 || is('stopped') ? Promise.resolve() : pause.wait(options.unasked ?? UNASKED)
 
-  async function ask(statement: string, parameters: readonly string[] = []): Promise<readonly Row[]> {
-    const asked = session
-    if (!asked) throw new DatabaseError('there is no session', 'CONNECTION_CLOSED', false)
-    const late = new DatabaseError(`the journal was not read within ${limit} ms`, 'READ_TIMEOUT', false)
-    const timer = setTimeout(() => asked.close(late), limit)
-    try {
-      return await asked.query(statement, parameters)
-    } finally {
-      clearTimeout(timer)
-    }
-  }
+  const ask = (statement: string, parameters?: readonly string[]): Promise<readonly Row[]> =>
+    askWithin(limit, session, statement, parameters)
 
   async function connect(): Promise<void> {
     state = 'connecting'
     const opened = await database.connect()
     if (!is('connecting')) return opened.close()
     session = opened
-    void opened.closed.then(() => endPause())
+    void opened.closed.then(pause.end)
     await orient()
     while (is('connecting') && (await read()));
     if (!is('connecting')) return
@@ -194,7 +178,7 @@ export function createFollower(options: FollowerOptions): Follower {
 
   async function follow(): Promise<void> {
     while (is('reading')) {
-      await pause()
+      await nap()
       while (is('reading') && (await read()));
     }
   }
@@ -250,7 +234,12 @@ export function createFollower(options: FollowerOptions): Follower {
     },
     recent,
     async start() {
-      await connect()
+      try {
+        await connect()
+      } catch (error) {
+        drop()
+        throw error
+      }
       void run()
     },
     reached(number) {
@@ -258,18 +247,19 @@ export function createFollower(options: FollowerOptions): Follower {
       if (is('stopped')) return Promise.reject(cannotRead())
       return new Promise((resolve, reject) => {
         waiting.push({ number, settle: (error) => (error ? reject(error) : resolve()) })
-        endPause()
+        pause.end()
       })
     },
-    rang() {
+    rang(number) {
+      if (number <= head) return
       rangAt = performance.now()
-      endPause()
+      pause.end()
     },
     stop() {
       drop()
       state = 'stopped'
       backoff.cut()
-      endPause()
+      pause.end()
     },
   }
 }

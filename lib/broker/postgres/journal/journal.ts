@@ -4,7 +4,7 @@
  *
  *     const journal = createJournal({ database, retention, cacheBytes, checkInterval, log, receive, lost })
  *     await journal.start()                    // throws what is wrong; heals by itself from then on
- *     journal.rang(channel)                    // for notifications on the two channels of BELLS
+ *     journal.rang(channel, notification)      // at each notification on the two channels of BELLS
  *     journal.stop()
  *
  * A reader that resumes asks `after` for one page behind another, writes it, and goes on from `upTo`. A page that is at the `end` is
@@ -14,11 +14,12 @@
 import type { History, Page } from '../../../channels/broker.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
-import { createFollower, entryOf, GONE, PAGE, PAGE_BYTES, SEQUENCED } from './follower.ts'
+import { askWithin } from './asking.ts'
+import { createFollower, entryOf, GONE, SEQUENCED } from './follower.ts'
 import { faultOfSchema } from './install.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
-import { BELL, createSequencer, type State } from './sequencer.ts'
+import { BEGIN_SESSION, BELL, createSequencer, type State } from './sequencer.ts'
 
 export type { Entry }
 
@@ -34,7 +35,7 @@ export interface Journal {
   readonly isReading: boolean
   readonly figures: Figures
   start(): Promise<void>
-  rang(channel: string): void
+  rang(channel: string, notification: string): void
   stop(): void
 }
 
@@ -47,6 +48,10 @@ export interface Figures {
   readonly pagesFromMemory: number
   readonly pagesFromTables: number
 }
+
+/** Messages and bytes of a page, which each reader that resumes may hold. */
+const PAGE = 500
+const PAGE_BYTES = 262_144
 
 export interface JournalOptions {
   readonly database: Pick<Database, 'connect'>
@@ -74,7 +79,7 @@ const HEAD = 'select head::float8 as head from pgws.stand()'
 
 export function createJournal(options: JournalOptions): Journal {
   const follower = createFollower(options)
-  const sequencer = createSequencer(options)
+  const sequencer = createSequencer({ ...options, sequenced: follower.rang })
   const tables = createTables(options.database)
   let pagesFromMemory = 0
   let pagesFromTables = 0
@@ -150,12 +155,14 @@ export function createJournal(options: JournalOptions): Journal {
     async start() {
       const fault = await tables.fault()
       if (fault !== undefined) throw new SchemaFault(fault)
+      // So that there is an epoch before anyone asks for a position.
+      await tables.ask(BEGIN_SESSION, [options.retention])
       await follower.start()
       sequencer.start()
     },
-    rang(channel) {
+    rang(channel, notification) {
       if (channel === BELL) sequencer.rang()
-      else if (channel === SEQUENCED) follower.rang()
+      else if (channel === SEQUENCED) follower.rang(Number(notification))
     },
     stop() {
       sequencer.stop()
@@ -172,13 +179,17 @@ interface Tables {
   stop(): void
 }
 
-/** Milliseconds that a page gets: what a silent network swallowed is never answered. */
-const PAGE_LIMIT = 10_000
+/** Milliseconds that a statement gets. */
+const ANSWER_LIMIT = 10_000
 
-/** A session of its own for what readers ask for, so that pages delay nothing new. It is opened when it is first needed. */
+/**
+ * A session of its own for what readers ask for, so that pages delay nothing new. It is opened when it is first needed. One statement at
+ * a time: what waits for its turn is not late.
+ */
 function createTables(database: Pick<Database, 'connect'>): Tables {
   let state: 'open' | 'stopped' = 'open'
   let opening: Promise<Connection> | undefined
+  let turn: Promise<unknown> = Promise.resolve()
 
   async function open(): Promise<Connection> {
     if (state === 'stopped') throw new DatabaseError('the journal is stopped', 'CONNECTION_CLOSED', false)
@@ -196,15 +207,11 @@ function createTables(database: Pick<Database, 'connect'>): Tables {
   }
 
   return {
-    async ask(statement, parameters) {
-      const session = await opened()
-      const late = new DatabaseError(`the journal gave no page within ${PAGE_LIMIT} ms`, 'PAGE_TIMEOUT', false)
-      const timer = setTimeout(() => session.close(late), PAGE_LIMIT)
-      try {
-        return await session.query(statement, parameters)
-      } finally {
-        clearTimeout(timer)
-      }
+    ask(statement, parameters) {
+      const run = async () => askWithin(ANSWER_LIMIT, await opened(), statement, parameters)
+      const answer = turn.then(run)
+      turn = answer.catch(() => undefined)
+      return answer
     },
     fault: async () => faultOfSchema(await opened()),
     stop() {

@@ -13,7 +13,7 @@ export interface KeptMessages {
   /** @throws SchemaFault where the database has no journal that this program knows. */
   start(): Promise<void>
   /** A notification on one of the bells. */
-  rang(channel: string): void
+  rang(channel: string, notification: string): void
   stop(): void
 }
 

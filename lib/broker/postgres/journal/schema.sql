@@ -270,20 +270,26 @@ $$;
 create or replace function pgws.timeline() returns int
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+  select case
+    when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
+    else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
+  end
 $$;
 
 -- A position as readers know it, EPOCH-NUMBER: the epoch is that in which the message was given its number.
 create or replace function pgws.position_text(number bigint) returns text
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    (select to_hex(e.cluster) || '.' || e.timeline
-     from pgws.epochs e
-     where e.cluster = pgws.cluster()
-     order by e.began <= position_text.number desc, abs(e.began - position_text.number), e.number desc limit 1),
-    to_hex(pgws.cluster()) || '.' || pgws.timeline()
-  ) || '-' || position_text.number
+declare
+  epoch text := (
+    select to_hex(e.cluster) || '.' || e.timeline
+    from pgws.epochs e
+    where e.cluster = pgws.cluster()
+    order by e.began <= position_text.number desc, abs(e.began - position_text.number), e.number desc limit 1
+  );
+begin
+  return coalesce(epoch, to_hex(pgws.cluster()) || '.' || pgws.timeline()) || '-' || position_text.number;
+end
 $$;
 
 -- Where the journal stands in the snapshot of the statement that asks: it is stable, for a snapshot of its own could be a later one.
@@ -328,12 +334,13 @@ $$;
 --   the rest of the transaction in which that position lies,
 --   of those that its batch or a later one found, the ones with a greater transaction id, and
 --   the ones that were under way beside it.
--- By transaction id the channel's messages lie nearly in their order: so few rows are read beyond those that are wanted.
+-- By transaction id the channel's messages lie nearly in their order: so few rows are read beyond those that are wanted. `cluster + 0`
+-- keeps the planner, who knows nothing of a table that was just filled, from the index of all channels' order.
 create or replace function pgws.channel_after(channel text, after bigint, wanted int)
 returns table ("position" bigint, payload text, published_at timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   inside pgws.transactions;
@@ -362,7 +369,7 @@ begin
     from (
       select t.first + m.number - 1 as position
       from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first > channel_after.after
-      where m.channel = channel_after.channel and m.cluster = pgws.cluster()
+      where m.channel = channel_after.channel and m.cluster + 0 = pgws.cluster()
         and m.xid >= pg_snapshot_xmax(earlier) and m.xid > inside.xid
       order by m.xid, m.number
       limit 2 * wanted
@@ -378,7 +385,7 @@ begin
       (
         select inside.first + m.number - 1 as position, m.payload, m.published_at
         from pgws.messages m
-        where m.slot = inside.slot and m.cluster = pgws.cluster() and m.channel = channel_after.channel
+        where m.slot = inside.slot and m.cluster + 0 = pgws.cluster() and m.channel = channel_after.channel
           and m.xid = inside.xid and m.number > channel_after.after - inside.first + 1
         order by m.number
         limit wanted
@@ -386,7 +393,7 @@ begin
       union all
       select t.first + m.number - 1, m.payload, m.published_at
       from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first > channel_after.after
-      where m.channel = channel_after.channel and m.cluster = pgws.cluster()
+      where m.channel = channel_after.channel and m.cluster + 0 = pgws.cluster()
         and m.xid >= pg_snapshot_xmax(earlier) and m.xid > inside.xid and m.xid < beyond
       union all
       select t.first + m.number - 1, m.payload, m.published_at
@@ -394,7 +401,7 @@ begin
       cross join lateral (
         select m.xid, m.slot, m.number, m.payload, m.published_at
         from pgws.messages m
-        where m.channel = channel_after.channel and m.cluster = pgws.cluster() and m.xid = l.xid
+        where m.channel = channel_after.channel and m.cluster + 0 = pgws.cluster() and m.xid = l.xid
         order by m.number
         limit wanted
       ) m
@@ -410,7 +417,7 @@ create or replace function pgws.channel_newest(channel text, wanted int)
 returns table ("position" bigint, payload text, published_at timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   bound bigint := (select s.kept from pgws.settings s);
@@ -420,7 +427,7 @@ begin
   from (
     select t.first + m.number - 1 as position
     from pgws.messages m join pgws.transactions t on t.slot = m.slot and t.xid = m.xid and t.first + t.count > bound
-    where m.channel = channel_newest.channel and m.cluster = pgws.cluster()
+    where m.channel = channel_newest.channel and m.cluster + 0 = pgws.cluster()
     order by m.xid desc, m.number desc
     limit wanted
   ) s
@@ -501,7 +508,7 @@ create or replace function pgws.read(after bigint, wanted int, bytes int, epoch 
 returns table ("position" bigint, channel text, payload text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   start bigint := (select t.first from pgws.transactions t where t.first <= read.after + 1 order by t.first desc limit 1);
@@ -539,7 +546,7 @@ create or replace function pgws.read_channels(channels text[], after bigint, wan
 returns table ("position" bigint, channel text, payload text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
   return query
@@ -615,7 +622,7 @@ create or replace function pgws.look(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   previous pgws.batches;
@@ -669,7 +676,7 @@ $$;
 create or replace function pgws.drop_duplicates(xids xid8[], previous pg_snapshot, present pg_snapshot) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
   with twice as (
@@ -737,7 +744,7 @@ $$;
 create or replace function pgws.is_behind() returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   seen pg_snapshot := (select b.snapshot from pgws.batches b order by b.number desc limit 1);
@@ -789,7 +796,7 @@ $$;
 create or replace function pgws.empty_messages(place int, setting pgws.settings, head pgws.batches) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
   reaches bigint := (select t.first + t.count - 1 from pgws.transactions t where t.slot = place order by t.first desc limit 1);
@@ -827,7 +834,7 @@ $$;
 create or replace function pgws.empty_batches(place int, head pgws.batches) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
-set enable_mergejoin = off set enable_sort = off set jit = off
+set enable_mergejoin = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
   if head.slot <> place and exists (select from pgws.batches b where b.slot = place)

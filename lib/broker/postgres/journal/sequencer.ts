@@ -14,9 +14,10 @@
  *     sequencer.rang()           // at each notification on BELL
  *     sequencer.stop()
  */
-import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
+import { asDatabaseError, type Connection, type Database, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
-import { createBackoff } from '../../../waiting.ts'
+import { createBackoff, createPause } from '../../../waiting.ts'
+import { askWithin } from './asking.ts'
 
 /** The database channel on which publishers ring while nobody looks. */
 export const BELL = 'pgws_published'
@@ -53,6 +54,8 @@ export interface SequencerOptions {
   /** Milliseconds between the looks of a sleeper, whose bell may be lost. Default 1,000. */
   readonly unasked?: number
   readonly log: Log
+  /** Told at once up to where a look of this server gave positions. */
+  readonly sequenced: (head: number) => void
 }
 
 interface Look {
@@ -81,6 +84,9 @@ const SHORTEST_LIMIT = 5000
 /** SQLSTATE unique_violation: another look followed the same batch. */
 const OVERTAKEN = '23505'
 
+/** Begins another epoch where history may have forked. Tells for how many seconds each table is filled. */
+export const BEGIN_SESSION = 'select pgws.begin_session($1::text::interval) as seconds'
+
 const LOOK = 'select head::float8 as head, fresh, oldest::text as oldest, backend::text as backend from pgws.look()'
 
 export function createSequencer(options: SequencerOptions): Sequencer {
@@ -88,6 +94,7 @@ export function createSequencer(options: SequencerOptions): Sequencer {
   const period = checkInterval > 0 ? Math.max(checkInterval / 2, 50) : 1500
   const limit = Math.max(SHORTEST_LIMIT, checkInterval * 2)
   const backoff = createBackoff()
+  const pause = createPause()
   let state: State = 'stopped'
   let session: Connection | undefined
   let looks = 0
@@ -96,7 +103,6 @@ export function createSequencer(options: SequencerOptions): Sequencer {
   let rangAt = Number.NEGATIVE_INFINITY
   let rangBefore = Number.NEGATIVE_INFINITY
   let lookedAt = 0
-  let endPause = (): void => undefined
 
   const is = (wanted: State): boolean => state === wanted
   const hasRung = (): boolean => rangAt >= lookedAt
@@ -106,33 +112,11 @@ export function createSequencer(options: SequencerOptions): Sequencer {
     state = next
   }
 
-  /** Waits so many milliseconds, or until a bell rings. */
-  function pause(milliseconds: number): Promise<void> {
-    if (hasRung() || is('stopped')) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, milliseconds)
-      endPause = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
-  }
+  /** Waits so many milliseconds, or until a bell rings that no look has followed. */
+  const nap = (milliseconds: number): Promise<void> => (hasRung() || is('stopped') ? Promise.resolve() : pause.wait(milliseconds))
 
-  /** One statement with a limit: what a silent network swallowed is never answered. */
-  async function ask(statement: string, parameters: readonly string[] = []): Promise<Row> {
-    const asked = session
-    if (!asked) throw new DatabaseError('the sequencer has no session', 'CONNECTION_CLOSED', false)
-    const timer = setTimeout(
-      () => asked.close(new DatabaseError(`a look was not answered within ${limit} ms`, 'LOOK_TIMEOUT', false)),
-      limit,
-    )
-    try {
-      const [row = {}] = await asked.query(statement, parameters)
-      return row
-    } finally {
-      clearTimeout(timer)
-    }
-  }
+  const ask = async (statement: string, parameters?: readonly string[]): Promise<Row> =>
+    (await askWithin(limit, session, statement, parameters))[0] ?? {}
 
   /** Undefined where another look was ahead. */
   async function look(): Promise<Look | undefined> {
@@ -145,7 +129,10 @@ export function createSequencer(options: SequencerOptions): Sequencer {
         log.warning('the journal is read through a pooler: messages may come a second late', { server: session.server.place })
       }
       const found = { head: Number(row.head), fresh: Number(row.fresh), oldest: BigInt(String(row.oldest)) }
-      if (found.fresh > 0) batches++
+      if (found.fresh > 0) {
+        batches++
+        options.sequenced(found.head)
+      }
       return found
     } catch (error) {
       if (asDatabaseError(error).code !== OVERTAKEN) throw error
@@ -161,11 +148,11 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       return 0
     }
     session = opened
-    void opened.closed.then(() => endPause())
+    void opened.closed.then(pause.end)
     // A position that a crash takes back would be given twice; and a table is emptied only by who sees what was committed meanwhile.
     await ask("select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'")
     await ask("select set_config('default_transaction_isolation', 'read committed', false)")
-    const row = await ask('select pgws.begin_session($1::text::interval) as seconds', [retention])
+    const row = await ask(BEGIN_SESSION, [retention])
     backoff.reset()
     return Number(row.seconds)
   }
@@ -207,10 +194,10 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       await rotate(ask)
       if (is('pooled')) {
         await ask('select pgws.release()')
-        await pause(unasked)
+        await nap(unasked)
       } else if (is('awake')) {
         if (performance.now() - foundAt < QUIET) {
-          await pause(Math.max(0, lookedAt + EAGER - performance.now()))
+          await nap(Math.max(0, lookedAt + EAGER - performance.now()))
           continue
         }
         bound = BigInt(String((await ask('select pgws.fall_asleep()::text as bound')).bound))
@@ -218,7 +205,7 @@ export function createSequencer(options: SequencerOptions): Sequencer {
         enter('half asleep')
       } else {
         if (is('half asleep') && found !== undefined && found.oldest > bound) enter('asleep')
-        await pause(is('asleep') ? sleep : DROWSY)
+        await nap(is('asleep') ? sleep : DROWSY)
         if (hasRung() && rangAt - rangBefore < BUSY) {
           foundAt = performance.now()
           enter('awake')
@@ -230,6 +217,8 @@ export function createSequencer(options: SequencerOptions): Sequencer {
   /** Returns once this is the sequencer. */
   async function standBy(): Promise<void> {
     enter('standing by')
+    // Bells are for whoever looks.
+    rangAt = Number.NEGATIVE_INFINITY
     /** Where the journal stood at the last check, if a message had no position then. */
     let behindAt: number | undefined
     while (is('standing by')) {
@@ -240,13 +229,13 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       const head = Number(found.head)
       if (found.behind === true && behindAt === head) {
         log.warning('the sequencer does not look any more, and is replaced', { position: head })
-        if ((await ask('select pgws.replace_sequencer() as ended')).ended === true) await pause(DROWSY)
+        if ((await ask('select pgws.replace_sequencer() as ended')).ended === true) await nap(DROWSY)
         else await standIn(head)
         behindAt = undefined
         continue
       }
       behindAt = found.behind === true ? head : undefined
-      await pause(period)
+      await nap(period)
     }
   }
 
@@ -263,7 +252,7 @@ export function createSequencer(options: SequencerOptions): Sequencer {
         checkedAt = performance.now()
         if ((await ask('select pgws.become_sequencer() as become')).become === true) break
       }
-      await pause(DROWSY)
+      await nap(DROWSY)
     }
     if (is('standing in')) enter('standing by')
   }
@@ -286,13 +275,13 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       if (is('standing by') || is('standing in')) return
       rangBefore = rangAt
       rangAt = performance.now()
-      endPause()
+      pause.end()
     },
     stop() {
       enter('stopped')
       session?.close()
       backoff.cut()
-      endPause()
+      pause.end()
     },
   }
 }
@@ -306,6 +295,10 @@ function createRotation(seconds: number): Rotate {
   return async (ask) => {
     if (performance.now() - rotatedAt < every) return
     rotatedAt = performance.now()
-    await ask('select pgws.rotate()')
+    try {
+      await ask('select pgws.rotate()')
+    } catch (error) {
+      if (asDatabaseError(error).code !== OVERTAKEN) throw error
+    }
   }
 }
