@@ -168,6 +168,28 @@ const history: History = {
   position: (number) => `1-${number}`,
 }
 
+test('who leaves one of the channels that it resumes goes on with the others, and gets nothing more of that one', async () => {
+  let give = (): void => undefined
+  const entries = ['a', 'b', 'a', 'b'].map((channel, number) => ({ number, channel, text: String(number) }))
+  const slow: History = {
+    ...history,
+    after: (channels, number) =>
+      number >= 3
+        ? { entries: [], upTo: 3, isEnd: true }
+        : new Promise((resolve) => {
+            give = () => resolve({ entries: entries.filter(({ channel }) => channels.includes(channel)), upTo: 3, isEnd: false })
+          }),
+  }
+  const sessions = createAlone({ broker: { publish: () => true, history: slow } })
+  const client = openFake(sessions, {}, protocols.json, -1)
+  sessions.message(client.session, JSON.stringify(unsubscribe(1, 'a')))
+  give()
+  await Bun.sleep(0)
+  expect(client.texts.slice(1).map((text) => JSON.parse(text).text ?? JSON.parse(text).event)).toEqual(['Unsubscribed', '1', '3'])
+  expect(client.joined).toEqual(['b'])
+  sessions.closed(client.session, 1000, '')
+})
+
 test('with history a subscription begins where it is asked to, and says where that is', async () => {
   const { say, texts } = open({}, { broker: { publish: () => true, history } })
   const events = async () => {
