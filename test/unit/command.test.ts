@@ -63,6 +63,8 @@ describe('a command', () => {
     ['COMMAND_MALFORMED', { command: 'publish', channel: 'a' }],
     ['COMMAND_MALFORMED', { command: 'publish', channel: 'a', text: {} }],
     ['COMMAND_MALFORMED', { command: 'publish', channel: 'a', text: 'x', key: 'k'.repeat(257) }],
+    ['COMMAND_MALFORMED', { command: 'publish', channel: 'a', text: 'x', key: 'a\0' }],
+    ['COMMAND_MALFORMED', '{"command":"publish","channel":"a","text":"x","key":"\\udc00"}'],
     ['COMMAND_MALFORMED', { command: 'token' }],
     ['TOKEN_MALFORMED', { command: 'token', token: 'x'.repeat(16_385) }],
     ['COMMAND_UNKNOWN', { command: 'constructor' }],

@@ -123,6 +123,16 @@ test('under another token the times of that one count, and those of the one befo
   expect(ended.map(({ how }) => how)).toEqual(['expiring', 'expired'])
 })
 
+test('another token may end sooner than the one before', () => {
+  const { open, ended, liveness } = clients(15_000, true)
+  const session = open(20_000, false)
+  const earlier = session.grant
+  Object.assign(session, { grant: { expiresAt: earlier.expiresAt - 16_000 } })
+  liveness.renewed(session, earlier)
+  jest.advanceTimersByTime(4000)
+  expect(ended.map(({ how }) => how)).toEqual(['expiring', 'expired'])
+})
+
 test('frames are counted by the clock that nobody sets', () => {
   let now = 5000
   const isAbove = createRateLimit(2, () => now)
