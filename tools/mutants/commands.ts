@@ -184,6 +184,7 @@ export const commands: readonly Mutant[] = [
     replace: '!asksForNone(request.url)',
     promise: 'subscribe=none changes nothing for other clients',
     title: 'subscribe=none is nothing to',
+    hangs: true,
   },
   {
     ...liveness,
