@@ -50,8 +50,8 @@ interface Work {
   readonly subjects?: readonly string[]
 }
 
-async function burst(server: Running, readers: number, messages: number): Promise<Figures> {
-  const crowd = await openCrowd(server.port, times(readers, path('burst')))
+async function burst(server: Running, readers: number, messages: number, protocol?: string): Promise<Figures> {
+  const crowd = await openCrowd(server.port, times(readers, path('burst')), readers, protocol)
   const deliveries = readers * messages
   const figures = await repeated(server, async () => {
     const all = crowd.expect(deliveries)
@@ -86,6 +86,13 @@ async function repeated(
   return { seconds: median(taken), cpu: median(used) }
 }
 
+/** The ratio of a figure with `pgws.json` to the same without it, on one server. */
+async function beside(figure: string, plain: Promise<Figures>, json: () => Promise<Figures>): Promise<Figures> {
+  const { [figure]: first = Number.NaN } = await plain
+  const figures = await json()
+  return { [`${figure}, to plain`]: (figures[figure] ?? Number.NaN) / first, ...figures }
+}
+
 async function paced(server: Running, readers: number, messages: number): Promise<Figures> {
   const crowd = await openCrowd(server.port, times(readers, path('paced')))
   const latencies: number[] = []
@@ -103,16 +110,35 @@ async function paced(server: Running, readers: number, messages: number): Promis
   return { 'CPU-s per million deliveries': (used / (readers * messages)) * 1e6, 'p50 in ms': median(latencies) }
 }
 
-async function write(server: Running, writers: number, messages: number): Promise<Figures> {
-  // Each alone on its channel: what comes back to a writer has been in the database.
-  const crowd = await openCrowd(
-    server.port,
-    Array.from({ length: writers }, (_, index) => path(`write-${index}`)),
+/** Each alone on its channel: what comes back to a writer has been in the database. */
+const write = (server: Running, writers: number, messages: number): Promise<Figures> =>
+  writeAs(server, writers, messages, path, (writer) => `message of writer ${writer}`)
+
+/** An answer to each publish, and nothing else. */
+const publish = (server: Running, writers: number, messages: number): Promise<Figures> =>
+  writeAs(
+    server,
+    writers,
+    messages,
+    () => `${path('none')}?subscribe=none`,
+    (writer) => JSON.stringify({ command: 'publish', channel: `write-${writer}`, text: `message of writer ${writer}` }),
+    'pgws.json',
   )
+
+async function writeAs(
+  server: Running,
+  writers: number,
+  messages: number,
+  pathOf: (channel: string) => string,
+  message: (writer: number) => string,
+  protocol?: string,
+): Promise<Figures> {
+  const paths = Array.from({ length: writers }, (_, index) => pathOf(`write-${index}`))
+  const crowd = await openCrowd(server.port, paths, writers, protocol)
   const sent = writers * messages
   const figures = await repeated(server, async () => {
     const all = crowd.expect(sent)
-    for (let writer = 0; writer < writers; writer++) crowd.write(writer, `message of writer ${writer}`, messages)
+    for (let writer = 0; writer < writers; writer++) crowd.write(writer, message(writer), messages)
     await all
   })
   await crowd.close()
@@ -187,6 +213,20 @@ const works: readonly Work[] = [
     run: (server) => paced(server, 1, size(300, 20)).then(({ 'p50 in ms': p50 = 0 }) => ({ 'p50 in ms': p50 })),
   },
   { name: 'writes of 20 clients', run: (server) => write(server, size(20, 5), size(1000, 100)) },
+  {
+    name: 'burst to 1,000 pgws.json readers',
+    subjects: ours,
+    run(server) {
+      const burstAs = (protocol?: string) => burst(server, size(1000, 100), size(1000, 100), protocol)
+      return beside('CPU-s per million deliveries', burstAs(), () => burstAs('pgws.json'))
+    },
+  },
+  {
+    name: 'acknowledged publishes of 20 clients',
+    subjects: ours,
+    run: (server) =>
+      beside('messages/s', write(server, size(20, 5), size(1000, 100)), () => publish(server, size(20, 5), size(1000, 100))),
+  },
   { name: 'idle connections', run: idle },
   { name: 'opening 5,000 at once', run: (server) => opening(server, size(5000, 100)) },
   { name: '200 channels', subjects: ours, run: (server) => manyChannels(server, 200) },

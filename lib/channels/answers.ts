@@ -18,19 +18,22 @@ export interface Answering {
 export interface Unanswered {
   readonly id: Id
   readonly channel: string
-  /** Why it was refused, while its answer waits for those ahead of it. */
-  code: CommandCode | undefined
+  readonly isKept: boolean
+  /** What became of it, while its answer waits for those ahead of it. */
+  outcome: 'published' | CommandCode | undefined
 }
 
 /** The publishes of a client. */
 export interface Publishes {
-  /** Asks for the answer to one that is ready, unless it is there already; undefined where there are too many. */
-  add(id: Id, channel: string): Unanswered | undefined
+  /** @param isKept whether the channel's messages are. @returns undefined where there are too many, and it is refused. */
+  add(id: Id, channel: string, isKept: boolean): Unanswered | undefined
   /** Refuses one that the broker was not given. */
   refuse(publish: Unanswered, code: CommandCode): void
-  /** The broker settled the first that it has not settled yet. */
-  settled(outcome: Outcome): void
+  /** The broker settled the first, of kept messages or of the others, that it has not settled yet: each kind keeps its order. */
+  readonly settled: { readonly kept: Settled; readonly others: Settled }
 }
+
+type Settled = (outcome: Outcome) => void
 
 export interface AnswersOptions {
   /** To be told the bytes of what was written to a reader. */
@@ -79,30 +82,52 @@ export function createAnswers({ handedOn, overwhelmed }: AnswersOptions): (sessi
     /** How many at the beginning are answered. */
     let answered = 0
 
-    function answer({ id, channel, code }: Unanswered, put: typeof write): void {
+    function answer({ id, channel, outcome }: Unanswered, put: typeof write): void {
       answered++
-      if (!commands) return
-      put(session, commands.write(code === undefined ? { id, event: 'Published', channel } : { id, event: 'Refused', code }))
+      if (!commands || outcome === undefined) return
+      const isPublished = outcome === 'published'
+      put(session, commands.write(isPublished ? { id, event: 'Published', channel } : { id, event: 'Refused', code: outcome }))
     }
 
-    /** Answers what was refused behind what is answered now. */
     function advance(put: typeof write): void {
-      for (let next = waiting[answered]; next?.code !== undefined; next = waiting[answered]) answer(next, put)
-      if (answered === waiting.length) waiting.length = answered = 0
-      else if (answered > CUT && answered > waiting.length / 2) {
-        waiting.splice(0, answered)
-        answered = 0
+      for (let next = waiting[answered]; next?.outcome !== undefined; next = waiting[answered]) answer(next, put)
+      if (answered <= CUT && answered < waiting.length) return
+      if (answered <= waiting.length / 2) return
+      waiting.splice(0, answered)
+      kept.cut(answered)
+      others.cut(answered)
+      answered = 0
+    }
+
+    /** The broker settles kept messages, and others, in the order of each. */
+    function settler(isKept: boolean) {
+      /** Where the first lies that is not settled yet, or ahead of it. */
+      let at = 0
+      return {
+        cut(count: number): void {
+          at = Math.max(0, at - count)
+        },
+        settled(outcome: Outcome): void {
+          while (waiting[at] && (waiting[at]?.isKept !== isKept || waiting[at]?.outcome !== undefined)) at++
+          const first = waiting[at]
+          if (first === undefined) return
+          first.outcome = outcome === 'committed' ? 'published' : 'REFUSED_BY_DATABASE'
+          advance(write)
+        },
       }
     }
 
+    const kept = settler(true)
+    const others = settler(false)
+
     function refuse(publish: Unanswered, code: CommandCode): void {
-      publish.code = code
+      publish.outcome = code
       advance(writeNow)
     }
 
     return {
-      add(id, channel) {
-        const publish: Unanswered = { id, channel, code: undefined }
+      add(id, channel, isKept) {
+        const publish: Unanswered = { id, channel, isKept, outcome: undefined }
         const count = waiting.push(publish) - answered
         if (count <= UNANSWERED_PUBLISHES) return publish
         if (count > 2 * UNANSWERED_PUBLISHES) overwhelmed(session)
@@ -110,13 +135,7 @@ export function createAnswers({ handedOn, overwhelmed }: AnswersOptions): (sessi
         return undefined
       },
       refuse,
-      settled(outcome) {
-        const first = waiting[answered]
-        if (first === undefined) return
-        if (outcome !== 'committed') first.code = 'REFUSED_BY_DATABASE'
-        answer(first, write)
-        advance(write)
-      },
+      settled: { kept: kept.settled, others: others.settled },
     }
   }
 }

@@ -31,7 +31,7 @@ const LOOK_EVERY = 20
 /** Milliseconds until history that could not be read is asked for again. */
 const RETRY_EVERY = 500
 
-/** @returns begins to write what lies behind a number, of some channels. */
+/** @returns begins to write what lies behind a number, of some channels, of which the caller may take out those that are left. */
 export function createCatchUp({ history, room, handedOn }: CatchUpOptions) {
   async function drained({ client, isOpen }: Resuming): Promise<void> {
     while (isOpen() && client.waiting() > room) await pause(LOOK_EVERY)
@@ -56,6 +56,7 @@ export function createCatchUp({ history, room, handedOn }: CatchUpOptions) {
   async function run(reader: Resuming, channels: readonly string[], from: number): Promise<void> {
     let number = from
     while (reader.isOpen()) {
+      const count = channels.length
       const asked = history.after(channels, number)
       // A page that is at hand is used in this very tick.
       const page = asked instanceof Promise ? await retried(asked) : asked
@@ -64,7 +65,7 @@ export function createCatchUp({ history, room, handedOn }: CatchUpOptions) {
       const { entries, upTo, isEnd } = page
       for (const entry of entries) {
         if (reader.client.waiting() > room) break
-        write(reader, entry)
+        if (channels.length === count || channels.includes(entry.channel)) write(reader, entry)
         number = entry.number
       }
       const isWritten = entries.length === 0 || number === entries.at(-1)?.number

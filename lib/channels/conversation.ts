@@ -50,6 +50,7 @@ export interface ConversationsOptions<S> {
   readonly readings: Readings<S>
   readonly publisher: Pick<Publisher<Publishing>, 'on' | 'address'>
   readonly history: Broker['history']
+  readonly isKept: (channel: string) => boolean
   /** Subscriptions of one client at most. */
   readonly maxSubscriptions: number
   /** What a token allows, before any channel is asked for. */
@@ -151,13 +152,14 @@ export function createConversations<S extends Conversing>(options: Conversations
 
   function publish({ grant }: S, conversation: Conversation, { id, channel, text, key }: PublishCommand): void {
     const { publishes } = conversation
-    const unanswered = publishes.add(id, channel)
+    const isKept = options.isKept(channel)
+    const unanswered = publishes.add(id, channel, isKept)
     if (unanswered === undefined) return
     const fault = publishFault(grant, channel, text)
     if (fault) return publishes.refuse(unanswered, fault)
     options.received(text)
     conversation.address = publisher.address(grant.claims, channel, conversation.address)
-    const full = publisher.on(conversation.address, text, key, publishes.settled)
+    const full = publisher.on(conversation.address, text, key, isKept ? publishes.settled.kept : publishes.settled.others)
     if (full) publishes.refuse(unanswered, full)
   }
 

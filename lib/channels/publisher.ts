@@ -37,17 +37,12 @@ type PublishFault = 'TOO_LARGE' | 'TOO_LARGE_TO_KEEP' | 'BUFFER_FULL'
 /** What stands around the messages that one client sends to one channel. */
 export interface Address {
   readonly claims: string
-  readonly channel: string
-  readonly head: string
   readonly frame: Frame
 }
 
-export function createPublisher<P extends Publishing>({
-  broker,
-  limitOf,
-  forwardClaims,
-  refused,
-}: PublisherOptions<P>): Publisher<P> {
+export function createPublisher<P extends Publishing>(options: PublisherOptions<P>): Publisher<P> {
+  const { broker, limitOf, forwardClaims, refused } = options
+
   function send(messages: readonly Envelope[], settled: (outcome: Outcome) => void): PublishFault | undefined {
     // Short messages are far from any limit.
     const large = messages.find(({ channel, bytes }) => bytes >= NOTIFICATION_BYTES && bytes >= limitOf(channel))
@@ -69,9 +64,10 @@ export function createPublisher<P extends Publishing>({
     },
     on: ({ frame }, text, key, settled) => send([{ ...envelope(frame, JSON.stringify(text)), key }], settled),
     address(claims, channel, earlier) {
-      if (earlier?.claims === claims && earlier.channel === channel) return earlier
-      const head = earlier?.claims === claims ? earlier.head : envelopeHead(claims, forwardClaims)
-      return { claims, channel, head, frame: envelopeFrame(head, 'WebsocketMessage', channel) }
+      const same = earlier?.claims === claims ? earlier : undefined
+      if (same?.frame.channel === channel) return same
+      const head = same?.frame.head ?? envelopeHead(claims, forwardClaims)
+      return { claims, frame: envelopeFrame(head, 'WebsocketMessage', channel) }
     },
   }
 }

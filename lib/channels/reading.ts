@@ -18,7 +18,8 @@ export interface Reading {
 }
 
 interface Resumption {
-  readonly channels: readonly string[]
+  /** Those that are not left yet. */
+  readonly channels: string[]
   readonly reader: AloneReader
 }
 
@@ -73,8 +74,18 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
     for (const channel of resumption.channels) hub.readTogether(channel, resumption.reader)
   }
 
-  function resume(session: R, channels: readonly string[], number: number): void {
+  /** It resumes the others all the same. */
+  function leaveOne(session: R, resumption: Resumption, channel: string): void {
+    const at = resumption.channels.indexOf(channel)
+    if (at === -1) return
+    hub.readTogether(channel, resumption.reader)
+    resumption.channels.splice(at, 1)
+    if (resumption.channels.length === 0) end(session, resumption)
+  }
+
+  function resume(session: R, asked: readonly string[], number: number): void {
     const { client, protocol } = session
+    const channels = [...asked]
     const resumption = { channels, reader: { form: protocol.form, write: (text: string) => write(session, text) } }
     session.resuming ??= new Set()
     session.resuming.add(resumption)
@@ -114,9 +125,10 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
       for (const channel of channels) session.client.join(channel)
     },
     leave(session, channels) {
-      for (const resumption of session.resuming ?? [])
-        if (resumption.channels.some((channel) => channels.includes(channel))) end(session, resumption)
-      for (const channel of channels) hub.leave(channel, session.protocol.form)
+      for (const channel of channels) {
+        for (const resumption of session.resuming ?? []) leaveOne(session, resumption, channel)
+        hub.leave(channel, session.protocol.form)
+      }
     },
     missed,
   }

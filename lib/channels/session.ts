@@ -141,6 +141,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     readings,
     publisher,
     history: options.broker.history,
+    isKept: options.isKept,
     maxSubscriptions: options.maxSubscriptions,
     authorize: options.authorize,
     renewed(session, earlier) {

@@ -87,8 +87,11 @@ function readCommand(id: Id, { command, channel, text, token, key, since, last }
 const isChannel = (value: unknown): value is string =>
   typeof value === 'string' && value !== '' && value.isWellFormed() && Buffer.byteLength(value) <= CHANNEL_BYTES
 
+/** A key goes into the database, which takes no NUL and no half of a character. */
 const isKey = (value: unknown): value is string | null | undefined =>
-  value === undefined || value === null || (typeof value === 'string' && value.length <= KEY_LENGTH)
+  value === undefined ||
+  value === null ||
+  (typeof value === 'string' && value.length <= KEY_LENGTH && !value.includes('\0') && value.isWellFormed())
 
 /** Empty and null are as good as absent. */
 function readAsked(since: unknown, last: unknown): Asked | 'COMMAND_MALFORMED' | 'POSITION_MALFORMED' {

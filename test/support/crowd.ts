@@ -16,8 +16,13 @@ interface State {
 
 const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 
-/** Opens a connection for each path, some hundred at a time; resolves when all are open. */
-export async function openCrowd(port: number, paths: readonly string[], atOnce = 500): Promise<Crowd> {
+/**
+ * Opens a connection for each path, some hundred at a time; resolves when all are open.
+ *
+ * @param protocol the subprotocol that they offer.
+ */
+export async function openCrowd(port: number, paths: readonly string[], atOnce = 500, protocol?: string): Promise<Crowd> {
+  const offer = protocol === undefined ? '' : `Sec-WebSocket-Protocol: ${protocol}\r\n`
   let count = 0
   let wanted = Number.POSITIVE_INFINITY
   let reached = (): void => undefined
@@ -35,7 +40,7 @@ export async function openCrowd(port: number, paths: readonly string[], atOnce =
           open(socket) {
             sockets.push(socket)
             socket.write(
-              `GET ${path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
+              `GET ${path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${KEY}\r\nSec-WebSocket-Version: 13\r\n${offer}\r\n`,
             )
           },
           data(socket, chunk) {

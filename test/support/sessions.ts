@@ -92,7 +92,7 @@ export function openFake(
       joined(channel, (text) => client.texts.push(text))
     },
     ping: () => true,
-    leave: (channel) => client.joined.splice(client.joined.indexOf(channel), 1),
+    leave: (channel) => void (client.joined.includes(channel) && client.joined.splice(client.joined.indexOf(channel), 1)),
     end: (closure) => client.codes.push(closing(closure).code),
     drop() {
       client.codes.push(1006)

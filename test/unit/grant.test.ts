@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { grant, type Policy, readPermit } from '../../lib/access/grant.ts'
+import { allows, grant, type Policy, readPermit } from '../../lib/access/grant.ts'
 
 const NOW = 1_800_000_000_000
 
@@ -54,6 +54,28 @@ describe('the channels', () => {
   })
   test('are one with a pair of surrogates, and one with U+FFFD', () => {
     expect(channels({ channels: ['\ud83e\udd84', '\ufffd'] })).toEqual(['🦄', '\ufffd'])
+  })
+})
+
+describe('who subscribes later', () => {
+  const later = (values: Record<string, unknown>, asked?: string) => {
+    const permit = readPermit({ values: { mode: 'r', ...values }, text: '' })
+    return 'refused' in permit ? permit : grant(permit, asked, NOW, false)
+  }
+  test('is on no channel, and may come without one', () => {
+    for (const values of [{}, { channels: ['a', 'b'] }]) expect(later(values)).toMatchObject({ channels: [] })
+    expect(later({ channel: 'a' }, 'a')).toMatchObject({ channels: [] })
+  })
+  test('is refused all the same a channel that is not among those named, and a list that allows nothing', () => {
+    expect(later({ channel: 'a' }, 'b')).toEqual({ refused: 'CHANNEL_NOT_ALLOWED' })
+    expect(later({ channels: [] })).toEqual({ refused: 'CHANNEL_NOT_ALLOWED' })
+  })
+  test('may use those that are named, or any', () => {
+    const may = (values: Record<string, unknown>, channel: string) => {
+      const granted = later(values)
+      return 'channels' in granted && allows(granted, channel)
+    }
+    expect([may({ channels: ['a'] }, 'a'), may({ channels: ['a'] }, 'b'), may({}, 'b')]).toEqual([true, false, true])
   })
 })
 

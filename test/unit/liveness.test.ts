@@ -95,6 +95,44 @@ test('a client of whom no answer is to be expected is never silent', () => {
   expect(ended).toEqual([])
 })
 
+test('who is told hears of the end of its token 30 s ahead, or halfway where less is left, and once', () => {
+  const { open, ended } = clients(15_000, true)
+  const began = performance.now()
+  const far = open(100_000, false)
+  const near = open(8000, false)
+  open(Number.POSITIVE_INFINITY, false)
+  jest.advanceTimersByTime(200_000)
+  const warnings = ended.filter(({ how }) => how === 'expiring')
+  expect(warnings.map(({ session, at }) => ({ session, at: Math.round((at - began) / 10) * 10 }))).toEqual([
+    { session: near, at: 4000 },
+    { session: far, at: 70_000 },
+  ])
+})
+
+test('under another token the times of that one count, and those of the one before no more', () => {
+  const { open, ended, liveness } = clients(15_000, true)
+  const session = open(20_000, false)
+  jest.advanceTimersByTime(12_000)
+  const earlier = session.grant
+  Object.assign(session, { grant: { expiresAt: earlier.expiresAt + HOUR } })
+  liveness.renewed(session, earlier)
+  expect(ended.splice(0).map(({ how }) => how)).toEqual(['expiring'])
+  jest.advanceTimersByTime(HOUR - 30_000)
+  expect(ended).toEqual([])
+  jest.advanceTimersByTime(39_000)
+  expect(ended.map(({ how }) => how)).toEqual(['expiring', 'expired'])
+})
+
+test('another token may end sooner than the one before', () => {
+  const { open, ended, liveness } = clients(15_000, true)
+  const session = open(20_000, false)
+  const earlier = session.grant
+  Object.assign(session, { grant: { expiresAt: earlier.expiresAt - 16_000 } })
+  liveness.renewed(session, earlier)
+  jest.advanceTimersByTime(4000)
+  expect(ended.map(({ how }) => how)).toEqual(['expiring', 'expired'])
+})
+
 test('frames are counted by the clock that nobody sets', () => {
   let now = 5000
   const isAbove = createRateLimit(2, () => now)

@@ -3,6 +3,7 @@ import { access } from './access.ts'
 import { broker } from './broker.ts'
 import { brokerAlone } from './broker-alone.ts'
 import { channels } from './channels.ts'
+import { commands } from './commands.ts'
 import { configuration } from './config.ts'
 import { database } from './database.ts'
 import { doors } from './doors.ts'
@@ -16,6 +17,7 @@ export const mutants: readonly Mutant[] = [
   ...broker,
   ...brokerAlone,
   ...channels,
+  ...commands,
   ...configuration,
   ...database,
   ...doors,
