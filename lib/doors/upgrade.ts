@@ -3,7 +3,7 @@
 import type { Grant } from '../access/grant.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
-import type { Handlers, Upgrade } from '../runtime/contract.ts'
+import type { Exchange, Handlers } from '../runtime/contract.ts'
 import type { Admission, Attempt } from './admission.ts'
 import type { Protocols } from './websocket.ts'
 
@@ -19,7 +19,7 @@ export interface UpgradesOptions {
 
 /** A request for an upgrade. */
 interface UpgradeAttempt extends Attempt {
-  readonly upgrade: Upgrade<Session>
+  readonly exchange: Exchange<Session>
   readonly offer: Offer
 }
 
@@ -56,7 +56,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
       protocol === undefined ? upgradeHeaders.none : isKnown(protocol) ? upgradeHeaders[protocol] : protocolHeaders(protocol)
     // It may have waited, and the server have begun to shut down meanwhile.
     const closed = admission.closed()
-    if (!closed && attempt.upgrade(attempt.request, session, headers)) return upgraded
+    if (!closed && attempt.exchange.upgrade(attempt.request, session, headers)) return upgraded
     sessions.discard(session)
     return admission.reject(attempt, closed ?? 'HANDSHAKE_MALFORMED')
   }
@@ -65,11 +65,11 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     return new Headers({ Server: product, ...(protocol === undefined ? {} : { 'Sec-WebSocket-Protocol': protocol }) })
   }
 
-  return (request, upgrade, peerAddress) => {
+  return (request, exchange) => {
     const { headers } = request
     const offered = headers.get('Sec-WebSocket-Protocol')
     const offer = offered === null ? NO_OFFER : readOffer(offered)
-    const attempt = { ...admission.read(request, peerAddress, offer.token), upgrade, offer }
+    const attempt = { ...admission.read(request, exchange.address(request), offer.token, 'upgrade'), exchange, offer }
     const closed = admission.closed()
     if (closed) return admission.reject(attempt, closed)
     if (!isHandshake(headers)) return admission.reject(attempt, 'HANDSHAKE_MALFORMED')
