@@ -23,6 +23,8 @@ export interface AdmissionOptions {
   /** Whose `X-Forwarded-For` counts. */
   readonly trustedProxies: readonly Network[]
   readonly sessions: Sessions
+  /** Of one client that is told of them. */
+  readonly maxSubscriptions: number
   /** What readers may resume from; undefined where nothing is kept. */
   readonly history: History | undefined
   readonly metrics: Metrics
@@ -107,6 +109,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
         : granted(attempt, permit, subscribes)
     },
     connect(attempt, allowed, protocol) {
+      if (protocol.commands && allowed.channels.length > options.maxSubscriptions) return refuse('TOO_MANY_SUBSCRIPTIONS')
       // Without history the query says nothing, as of old.
       const asked = options.history && readAskedOfHistory(attempt.request)
       if (asked && isRefusal(asked)) return asked

@@ -4,10 +4,18 @@ import type { Client, Form, Protocol } from '../channels/client.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { type ClosureCode, refusals } from '../refusal.ts'
 import type { Sink, StreamSource } from '../runtime/contract.ts'
+import { jsonCommands, jsonMessage } from './command.ts'
 
 type ClosableSessions = Pick<Sessions, 'open' | 'discard' | 'closed'>
 
 export interface EventStreams {
+  /** Messages as they are, and events of the server by their names. */
+  readonly events: StreamKind
+  /** All of it as the objects of `pgws.json`, for streams of several channels. */
+  readonly objects: StreamKind
+}
+
+export interface StreamKind {
   readonly protocol: Protocol
   /** The stream of a session, which is open as soon as the stream is. */
   open(session: Session, sessions: ClosableSessions): StreamSource
@@ -40,15 +48,30 @@ const COMMENT = utf8.encode(':\n\n')
 /** Texts that are published in one tick go out in pieces of about so many characters. */
 const PIECE_LENGTH = 65_536
 
+/** How an event of the server reads. */
+type Say = (name: string, data: object) => string
+
 /** What is said ahead of the end. */
-function lastWords(closure: ClosureCode, expiresAt: number): string {
-  if (closure === 'EXPIRED') return namedEvent('TokenExpired', { expires: expiresAt / 1000 })
+function lastWords(closure: ClosureCode, expiresAt: number, say: Say): string {
+  if (closure === 'EXPIRED') return say('TokenExpired', { expires: expiresAt / 1000 })
   if (closure === 'SHUTDOWN') return retryAfter(Math.round(SPREAD.least + Math.random() * (SPREAD.most - SPREAD.least)))
   return `: ${refusals[closure].reason}\n\n`
 }
 
-/** A kind of streams, which share one form: what they all get is encoded once. */
-export function createEventStreams(): EventStreams {
+export const createEventStreams = (): EventStreams => ({
+  events: createKind((_, text, position) => messageEvent(text, position), namedEvent, undefined),
+  objects: createKind(
+    (channel, text, position) => messageEvent(jsonMessage(channel, text, position), position),
+    sayObject,
+    // Nobody sends commands here. That they could be makes the session speak of itself.
+    { ...jsonCommands, write: (event) => messageEvent(jsonCommands.write(event), undefined) },
+  ),
+})
+
+const sayObject: Say = (event, data) => messageEvent(JSON.stringify({ event, ...data }), undefined)
+
+/** Streams that share one form: what they all get is encoded once. */
+function createKind(render: Form['render'], say: Say, commands: Protocol['commands']): StreamKind {
   const readers = new Map<string, Set<EventStream>>()
   /** What was published in this tick and is not handed on yet, all of it on one channel. */
   let pending = ''
@@ -63,7 +86,7 @@ export function createEventStreams(): EventStreams {
   }
 
   const form: Form = {
-    render: (_, text, position) => messageEvent(text, position),
+    render,
     publish(channel, rendered) {
       if (channel !== pendingChannel || pending.length > PIECE_LENGTH) handOn()
       if (pending === '') queueMicrotask(handOn)
@@ -72,6 +95,7 @@ export function createEventStreams(): EventStreams {
     },
   }
   const topics: Topics = {
+    say,
     handOn,
     add(channel, stream) {
       handOn()
@@ -86,12 +110,14 @@ export function createEventStreams(): EventStreams {
     },
   }
   return {
-    protocol: { name: 'sse', form, tell: ({ event, ...data }) => namedEvent(event, data), commands: undefined },
+    protocol: { name: 'sse', form, tell: ({ event, ...data }) => say(event, data), commands },
     open: (session, sessions) => new EventStream(topics, session, sessions),
   }
 }
 
+/** What the streams of a kind have in common. */
 interface Topics {
+  readonly say: Say
   /** What was published so far goes ahead of what is written next. */
   handOn(): void
   add(channel: string, stream: EventStream): void
@@ -152,7 +178,7 @@ class EventStream implements Client, StreamSource {
   }
 
   end(closure: ClosureCode): void {
-    this.write(lastWords(closure, this.session.grant.expiresAt))
+    this.write(lastWords(closure, this.session.grant.expiresAt, this.topics.say))
     this.sink?.end()
     this.over(DROPPED)
   }

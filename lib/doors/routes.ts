@@ -13,7 +13,7 @@ import { createUpgrades, isUpgrade, type UpgradesOptions } from './upgrade.ts'
 
 export interface RoutesOptions
   extends AdmissionOptions,
-    Pick<UpgradesOptions, 'protocols' | 'maxSubscriptions'>,
+    Pick<UpgradesOptions, 'protocols'>,
     Pick<StreamsOptions, 'eventStreams'>,
     Pick<PostsOptions, 'post' | 'maxMessagesPerSecond' | 'messageBytes'> {
   readonly rootPath: string | undefined

@@ -5,7 +5,7 @@ import type { Session, Sessions } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
 import type { Admission, Attempt } from './admission.ts'
-import type { EventStreams } from './event-stream.ts'
+import type { EventStreams, StreamKind } from './event-stream.ts'
 
 export interface StreamsOptions {
   readonly admission: Admission
@@ -31,10 +31,13 @@ export function createStreams({ admission, sessions, eventStreams, product }: St
     Server: product,
   }
 
+  const kindOf = ({ url }: Request): StreamKind =>
+    url.includes('?') && new URL(url).searchParams.get('protocol') === 'pgws.json' ? eventStreams.objects : eventStreams.events
+
   function connect(attempt: Attempt, allowed: Grant | Refusal, exchange: Exchange<Session>): Response | Promise<Response> {
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
     if (!allowed.canRead) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
-    const session = admission.connect(attempt, allowed, eventStreams.protocol)
+    const session = admission.connect(attempt, allowed, kindOf(attempt.request).protocol)
     return session instanceof Promise
       ? session.then((ready) => answer(attempt, ready, exchange))
       : answer(attempt, session, exchange)
@@ -48,7 +51,7 @@ export function createStreams({ admission, sessions, eventStreams, product }: St
     if (closed || request.method === 'HEAD') sessions.discard(session)
     if (closed) return admission.reject(attempt, closed)
     if (request.method === 'HEAD') return new Response(null, { headers })
-    return exchange.stream(request, headers, eventStreams.open(session, sessions))
+    return exchange.stream(request, headers, kindOf(request).open(session, sessions))
   }
 
   return (request, exchange) => {

@@ -11,8 +11,6 @@ export interface UpgradesOptions {
   readonly admission: Admission
   readonly sessions: Pick<Sessions, 'discard'>
   readonly protocols: Protocols
-  /** Of one client that sends commands. */
-  readonly maxSubscriptions: number
   /** `postgres-websockets/VERSION` */
   readonly product: string
 }
@@ -29,8 +27,7 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * Answers in the tick of the request wherever it can, for the runtime refuses a client that sends frames before its upgrade; what
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
-export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
-  const { admission, sessions, protocols, product } = options
+export function createUpgrades({ admission, sessions, protocols, product }: UpgradesOptions): Handlers<Session>['request'] {
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of these. */
   const upgradeHeaders = {
     none: protocolHeaders(undefined),
@@ -43,8 +40,6 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
     const { selected } = attempt.offer
     const protocol = isKnown(selected) ? protocols[selected] : protocols.plain
-    if (protocol.commands && allowed.channels.length > options.maxSubscriptions)
-      return admission.reject(attempt, 'TOO_MANY_SUBSCRIPTIONS')
     const session = admission.connect(attempt, allowed, protocol)
     return session instanceof Promise ? session.then((ready) => accept(attempt, ready)) : accept(attempt, session)
   }

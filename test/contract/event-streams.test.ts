@@ -226,4 +226,22 @@ describe('an event stream', () => {
     expect(new Set(streams.map(({ retry }) => retry)).size).toBeGreaterThan(1)
     expect(leaving.stderr()).toContain('code=1001')
   })
+
+  test('of the protocol pgws.json gets its objects: Connected first, and the channel of each message', async () => {
+    const [one, two] = [unique('objects'), unique('objects')]
+    const given = await token({ mode: 'r', channels: [one, two] })
+    await using stream = await openStream(at(`/${given}?protocol=pgws.json`))
+    expect(JSON.parse((await stream.next()).data)).toEqual({
+      event: 'Connected',
+      mode: 'r',
+      channels: [one, two],
+      expires: null,
+      position: null,
+    })
+    for (const channel of [one, two]) {
+      const text = JSON.stringify({ channel, payload: 'a\nb' })
+      await sql().notify('postgres-websockets-listener', text)
+      expect(JSON.parse((await stream.next()).data)).toEqual({ event: 'Message', channel, text })
+    }
+  })
 })

@@ -47,8 +47,8 @@ test('an event of the server has a name and JSON', () => {
 })
 
 /** Streams that are open, with what they were written and what became of their sessions. */
-function streams() {
-  const kind = createEventStreams()
+function streams(of: 'events' | 'objects' = 'events') {
+  const { [of]: kind } = createEventStreams()
   const closed: [string, number][] = []
   function open(name: string, channels: readonly string[], expiresAt = Number.POSITIVE_INFINITY) {
     const written: Uint8Array[] = []
@@ -210,5 +210,24 @@ describe('a stream', () => {
     expect(stream.text()).toBe(':\n\n')
     expect(parseEvents(stream.text()).events).toEqual([])
     expect(stream.client.waiting()).toBe(7)
+  })
+
+  test('of objects gets those of pgws.json as data, with the position as the id too', async () => {
+    const { kind, opened } = streams('objects')
+    const stream = opened('s', ['a'], 1_767_225_600_500)
+    const { form, tell, commands } = kind.protocol
+    form.publish('a', form.render('a', 'x\ny', '1a-7'))
+    stream.client.write(tell?.({ event: 'MessagesMissed', channel: 'a', from: null, to: 2 }) ?? '')
+    stream.client.write(commands?.write({ event: 'TokenExpiring', expires: 5 }) ?? '')
+    stream.client.end('EXPIRED')
+    const { events } = parseEvents(stream.text())
+    expect(events.map(({ event, data, id }) => ({ event, id, data: JSON.parse(data) }))).toEqual(
+      [
+        { event: 'Message', channel: 'a', text: 'x\ny', position: '1a-7' },
+        { event: 'MessagesMissed', channel: 'a', from: null, to: 2 },
+        { event: 'TokenExpiring', expires: 5 },
+        { event: 'TokenExpired', expires: 1_767_225_600.5 },
+      ].map((data) => ({ event: 'message', id: '1a-7', data })),
+    )
   })
 })
