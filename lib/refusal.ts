@@ -39,7 +39,7 @@ export const refusals = {
   MODE_MISSING: { command: true, status: 403, reason: 'Missing mode', again: OTHER_TOKEN },
   MODE_UNKNOWN: { command: true, status: 403, reason: 'Unknown mode: r, w and rw are known', again: OTHER_TOKEN },
   CHANNEL_NOT_ALLOWED: { command: true, status: 403, reason: 'No allowed channels', again: OTHER_TOKEN },
-  MODE_NOT_ALLOWED: { command: true, reason: 'The mode of the token does not allow this', again: OTHER_TOKEN },
+  MODE_NOT_ALLOWED: { command: true, status: 403, reason: 'The mode of the token does not allow this', again: OTHER_TOKEN },
   COMMAND_MALFORMED: { command: true, reason: 'Not a command: docs/protocol.md has their form', again: NEVER },
   COMMAND_UNKNOWN: {
     command: true,
@@ -69,6 +69,8 @@ export const refusals = {
   POSITION_MALFORMED: { command: true, status: 400, reason: 'Not a position', again: NEVER },
   POSITION_LOST: { status: 410, reason: 'What lies behind this position is not kept any more', again: 'without the position' },
   HISTORY_UNAVAILABLE: { command: true, status: 503, reason: 'The history cannot be read', again: LATER },
+  BODY_INCOMPLETE: { status: 400, reason: 'The body did not come whole', again: AT_ONCE },
+  KEY_TOO_LONG: { status: 400, reason: 'Idempotency-Key has more than 256 characters', again: NEVER },
   INTERNAL: { command: true, status: 500, reason: 'Internal error', again: LATER },
   NOT_READY: { status: 503, reason: 'Not listening to the database yet', again: LATER },
   SHUTTING_DOWN: { status: 503, reason: 'Shutting down', again: LATER },
@@ -94,20 +96,23 @@ export const refusals = {
   SHUTDOWN: { close: 1001, reason: 'Server is shutting down: connect again', again: AT_ONCE },
   READS_TOO_SLOWLY: { close: 1006, reason: 'reads too slowly', again: AT_ONCE },
   SILENT: { close: 1006, reason: 'answers no ping', again: AT_ONCE },
-  NOT_TEXT: { command: true, close: 1007, reason: 'Messages are UTF-8 text without NUL', again: NEVER },
+  NOT_TEXT: { command: true, status: 400, close: 1007, reason: 'Messages are UTF-8 text without NUL', again: NEVER },
   TOO_FAST: {
+    status: 429,
     close: 1008,
     reason: 'Too many messages a second: PGWS_MAX_MESSAGES_PER_SECOND is the limit',
     again: 'more slowly',
   },
   TOO_LARGE: {
     command: true,
+    status: 413,
     close: 1009,
     reason: `Too large for NOTIFY: the envelope must stay below ${NOTIFICATION_BYTES} bytes`,
     again: 'with a smaller message',
   },
   TOO_LARGE_TO_KEEP: {
     command: true,
+    status: 413,
     close: 1009,
     reason: 'Too large: PGWS_MAX_MESSAGE_BYTES is the limit',
     again: 'with a smaller message',
@@ -119,6 +124,7 @@ export const refusals = {
   },
   REFUSED_BY_DATABASE: {
     command: true,
+    status: 422,
     close: 1011,
     reason: 'The database refused the message',
     again: 'without that message',
@@ -126,9 +132,15 @@ export const refusals = {
   MESSAGES_MISSED: { close: 1012, reason: 'Messages may have been missed: connect again', again: AT_ONCE },
   BUFFER_FULL: {
     command: true,
+    status: 503,
     close: 1013,
     reason: 'The buffer for the database is full: try again later',
     again: LATER,
+  },
+  OUTCOME_UNKNOWN: {
+    status: 504,
+    reason: 'Outcome unknown: repeat with the same Idempotency-Key',
+    again: AT_ONCE,
   },
   EXPIRED: { close: 3001, reason: 'JWT expired', again: OTHER_TOKEN },
 } as const satisfies Readonly<Record<string, Entry>>
@@ -174,8 +186,8 @@ export function refusalAnswer(code: RefusalCode, product: string): Response {
     'X-Content-Type-Options': 'nosniff',
     Server: product,
   })
-  if (status === 503) headers.set('Retry-After', '1')
+  if (status === 503 || status === 429) headers.set('Retry-After', '1')
   if (status === 401) headers.set('WWW-Authenticate', 'Bearer')
-  if (status === 405) headers.set('Allow', 'GET, HEAD')
+  if (status === 405) headers.set('Allow', 'GET, HEAD, POST')
   return new Response(reason, { status, headers })
 }

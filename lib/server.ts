@@ -7,16 +7,18 @@ import { createPostgresBroker } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
 import { createMetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
+import { createPost } from './channels/post.ts'
 import { createSessions, type Sessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
 import { place } from './database/conninfo.ts'
 import { createDatabase } from './database/database.ts'
 import { createAdmin } from './doors/admin.ts'
+import { createEventStreams } from './doors/event-stream.ts'
 import { createRoutes } from './doors/routes.ts'
 import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
-import { isRefusal, type Refusal } from './refusal.ts'
+import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { within } from './waiting.ts'
 
@@ -65,6 +67,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const database = createDatabase(() => conninfo, config.checkInterval)
   const authenticator = authenticatorOf(config, log)
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
+  const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
   const broker = createPostgresBroker({
     database,
     channel: config.listenChannel,
@@ -92,7 +95,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     hub,
     broker,
     isKept,
-    maxKeptBytes: config.maxMessageBytes,
+    limitOf,
     meta,
     metrics,
     log,
@@ -108,6 +111,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     closeAfterOutage: config.closeAfterOutage,
     ...(pingEvery === undefined ? {} : { pingEvery }),
   })
+  const messageBytes = config.journal ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES
   const routes = createRoutes({
     authenticator,
     allowedOrigins: config.allowedOrigins,
@@ -119,6 +123,10 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     fileBody: runtime.fileBody,
     sessions,
     protocols: createProtocols((topic, text) => running.publish(topic, text)),
+    eventStreams: createEventStreams(),
+    post: createPost({ broker, limitOf, forwardClaims: config.forwardClaims, metrics }),
+    maxMessagesPerSecond: config.maxMessagesPerSecond,
+    messageBytes,
     metrics,
     log,
     product: `postgres-websockets/${version}`,
@@ -126,13 +134,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   })
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
-    {
-      host,
-      port,
-      tls,
-      reusePort,
-      messageBytes: config.journal ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES,
-    },
+    { host, port, tls, reusePort, messageBytes },
     {
       ...createSocketHandlers(sessions),
       request: routes,

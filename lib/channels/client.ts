@@ -36,7 +36,7 @@ export interface Form {
 
 /** What is spoken with a client. */
 export interface Protocol {
-  readonly name: 'plain' | 'pgws' | 'pgws.json'
+  readonly name: 'plain' | 'pgws' | 'pgws.json' | 'sse'
   readonly form: Form
   /** The text that says what may have been missed; undefined where such clients know no such thing. */
   readonly tell: ((event: ServerEvent) => string) | undefined

@@ -9,6 +9,7 @@ import type { Conversations, Conversing } from './conversation.ts'
 import type { Clock, Lively } from './liveness.ts'
 import type { Publisher, Publishing } from './publisher.ts'
 import { createRateLimit, type Rate } from './rate.ts'
+import { decode } from './text.ts'
 
 /** What is kept of it with a client. */
 export interface Sending extends Identity, Lively, Rate, Publishing, Conversing {
@@ -61,7 +62,7 @@ export function createFrames<S extends Sending>(options: FramesOptions<S>): Fram
       if (!takes(session)) return
       if (!session.conversation && !session.grant.canWrite) return ignore(session)
       if (clock.wall() >= session.grant.expiresAt) return close(session, 'EXPIRED')
-      const text = typeof message === 'string' ? message : decode(message)
+      const text = decode(message)
       if (session.conversation) return conversations.message(session, text)
       if (text === undefined || text.includes('\0')) return close(session, 'NOT_TEXT')
       metrics.received.add()
@@ -73,16 +74,5 @@ export function createFrames<S extends Sending>(options: FramesOptions<S>): Fram
       session.silentRounds = 0
       takes(session)
     },
-  }
-}
-
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-/** The text of a binary message; undefined when it is not UTF-8. */
-function decode(bytes: Uint8Array): string | undefined {
-  try {
-    return utf8.decode(bytes)
-  } catch {
-    return undefined
   }
 }

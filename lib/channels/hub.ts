@@ -34,7 +34,7 @@ export interface HubOptions {
 
 interface Readers {
   /** How many read each form. */
-  readonly forms: FormReaders[]
+  forms: readonly FormReaders[]
   /** Those that resume; most channels never have one. */
   alone: Set<AloneReader> | undefined
   /** Settled when the broker follows the channel, or with the refusal for as long as there is an entry. Undefined where it does, or need not. */
@@ -65,7 +65,7 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       if (known) {
         const same = known.forms.find((readers) => readers.form === form)
         if (same) same.count++
-        else known.forms.push({ form, count: 1 })
+        else known.forms = [...known.forms, { form, count: 1 }]
         return known.following
       }
       const readers: Readers = { forms: [{ form, count: 1 }], alone: undefined, following: undefined }
@@ -78,12 +78,12 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       return readers.following
     },
     leave(channel, form) {
-      const forms = channels.get(channel)?.forms
-      const at = forms?.findIndex((readers) => readers.form === form) ?? -1
-      const readers = forms?.[at]
-      if (!forms || !readers || --readers.count > 0) return
-      forms.splice(at, 1)
-      if (forms.length > 0) return
+      const known = channels.get(channel)
+      const readers = known?.forms.find((same) => same.form === form)
+      if (!known || !readers || --readers.count > 0) return
+      // Another list, for it may be a message being delivered that makes the last reader of a form leave.
+      known.forms = known.forms.filter((other) => other !== readers)
+      if (known.forms.length > 0) return
       channels.delete(channel)
       broker.unfollow(channel)
     },

@@ -14,10 +14,13 @@ export interface Publishing {
   settled: ((outcome: Outcome) => void) | undefined
 }
 
-export interface PublisherOptions<P> {
+export interface SendOptions {
   readonly broker: Pick<Broker, 'publish'>
   /** An envelope of a channel stays below so many bytes. */
   readonly limitOf: (channel: string) => number
+}
+
+export interface PublisherOptions<P> extends SendOptions {
   readonly forwardClaims: readonly string[] | undefined
   /** The broker refused a message of this client. */
   readonly refused: (client: P) => void
@@ -32,7 +35,7 @@ export interface Publisher<P> {
   address(claims: string, channel: string, earlier: Address | undefined): Address
 }
 
-type PublishFault = 'TOO_LARGE' | 'TOO_LARGE_TO_KEEP' | 'BUFFER_FULL'
+export type PublishFault = 'TOO_LARGE' | 'TOO_LARGE_TO_KEEP' | 'BUFFER_FULL'
 
 /** What stands around the messages that one client sends to one channel. */
 export interface Address {
@@ -40,15 +43,23 @@ export interface Address {
   readonly frame: Frame
 }
 
-export function createPublisher<P extends Publishing>(options: PublisherOptions<P>): Publisher<P> {
-  const { broker, limitOf, forwardClaims, refused } = options
-
-  function send(messages: readonly Envelope[], settled: (outcome: Outcome) => void): PublishFault | undefined {
+/** @returns hands envelopes to the broker, all or none, and says why it cannot. */
+export function createSend({ broker, limitOf }: SendOptions) {
+  return (messages: readonly Envelope[], settled: (outcome: Outcome) => void): PublishFault | undefined => {
     // Short messages are far from any limit.
     const large = messages.find(({ channel, bytes }) => bytes >= NOTIFICATION_BYTES && bytes >= limitOf(channel))
     if (large) return limitOf(large.channel) > NOTIFICATION_BYTES ? 'TOO_LARGE_TO_KEEP' : 'TOO_LARGE'
     return broker.publish(messages, settled) ? undefined : 'BUFFER_FULL'
   }
+}
+
+export function createPublisher<P extends Publishing>({
+  broker,
+  limitOf,
+  forwardClaims,
+  refused,
+}: PublisherOptions<P>): Publisher<P> {
+  const send = createSend({ broker, limitOf })
 
   return {
     everywhere(client, text) {

@@ -1,4 +1,4 @@
-/** Owns how many frames a client may send within a second. */
+/** Owns how many messages a client may send within a second. */
 
 /** What is kept of it with a client. */
 export interface Rate {
@@ -22,5 +22,26 @@ export function createRateLimit(limit: number, monotonic: () => number): (client
       client.inSecond = 0
     }
     return ++client.inSecond > limit
+  }
+}
+
+/**
+ * The same for messages of those who are not connected, by their token. What is kept of tokens is forgotten each second.
+ *
+ * @returns counts a message of a token, and says whether it is above the limit.
+ */
+export function createTokenRate(limit: number, monotonic: () => number): (token: string) => boolean {
+  if (limit === Number.POSITIVE_INFINITY) return () => false
+  const inSecond = new Map<string, number>()
+  let second = 0
+  return (token) => {
+    const now = monotonic()
+    if (now - second >= 1000) {
+      second = now
+      inSecond.clear()
+    }
+    const count = (inSecond.get(token) ?? 0) + 1
+    inSecond.set(token, count)
+    return count > limit
   }
 }

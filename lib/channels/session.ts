@@ -3,7 +3,7 @@
 import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
-import { closing, NOTIFICATION_BYTES, type Refusal } from '../refusal.ts'
+import { closing, type Refusal } from '../refusal.ts'
 import type { Broker } from './broker.ts'
 import type { Client, Protocol } from './client.ts'
 import { createClientLog } from './client-log.ts'
@@ -69,8 +69,8 @@ export interface SessionsOptions {
   readonly broker: Pick<Broker, 'publish' | 'history'>
   /** Whether a channel's messages are kept, so that an outage of the broker misses none. */
   readonly isKept: (channel: string) => boolean
-  /** The most bytes of an envelope on such channels. */
-  readonly maxKeptBytes: number
+  /** An envelope of a channel stays below so many bytes. */
+  readonly limitOf: (channel: string) => number
   readonly meta: MetaEvents
   readonly metrics: Metrics
   readonly log: Log
@@ -113,7 +113,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   })
   const publisher = createPublisher<Session>({
     broker: options.broker,
-    limitOf: (channel) => (options.isKept(channel) ? options.maxKeptBytes + 1 : NOTIFICATION_BYTES),
+    limitOf: options.limitOf,
     forwardClaims: options.forwardClaims,
     refused: (session) => close(session, 'REFUSED_BY_DATABASE'),
   })

@@ -11,11 +11,10 @@ import type { Network } from '../config/networks.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals, refuse } from '../refusal.ts'
-import type { PeerAddress } from '../runtime/contract.ts'
 import { shown, shownPath } from '../shown.ts'
 import { readAskedOfHistory } from './beginning.ts'
 import { clientAddress } from './client-address.ts'
-import { createRefusalLog } from './refusal-log.ts'
+import { createRefusalLog, type Door } from './refusal-log.ts'
 
 export interface AdmissionOptions {
   readonly authenticator: Authenticator
@@ -24,6 +23,8 @@ export interface AdmissionOptions {
   /** Whose `X-Forwarded-For` counts. */
   readonly trustedProxies: readonly Network[]
   readonly sessions: Sessions
+  /** Of one client that is told of them. */
+  readonly maxSubscriptions: number
   /** What readers may resume from; undefined where nothing is kept. */
   readonly history: History | undefined
   readonly metrics: Metrics
@@ -42,12 +43,13 @@ export interface Attempt {
   /** The channel's path segment; undefined asks for all that the token names. */
   readonly asked: string | undefined
   readonly token: string | undefined
+  readonly door: Door
 }
 
 /** What the doors share. Whatever need not wait is answered at once, not by a promise. */
 export interface Admission {
-  /** @param otherToken one that came in neither path nor header. */
-  read(request: Request, peerAddress: PeerAddress, otherToken: string | undefined): Attempt
+  /** @param peer the address that the connection comes from. @param otherToken one that came in neither path nor header. */
+  read(request: Request, peer: string, otherToken: string | undefined, door: Door): Attempt
   /** Whether nobody is let in now. */
   closed(): RefusalCode | undefined
   /** What the token allows here. @param subscribes whether the client is on its channels from the start; most are. */
@@ -85,13 +87,13 @@ export function createAdmission(options: AdmissionOptions): Admission {
   }
 
   return {
-    read(request, peerAddress, otherToken) {
+    read(request, peer, otherToken, door) {
       const { headers, url } = request
       const forwarded = trustedProxies.length === 0 ? null : headers.get('X-Forwarded-For')
-      const address = clientAddress(peerAddress(request), forwarded, trustedProxies)
+      const address = clientAddress(peer, forwarded, trustedProxies)
       const authorization = headers.get('Authorization')
       const bearer = authorization === null ? undefined : bearerToken(authorization)
-      return { request, address, ...readAsked(readPath(url), otherToken ?? bearer) }
+      return { request, address, door, ...readAsked(readPath(url), otherToken ?? bearer) }
     },
     closed: options.admission,
     admit(attempt, subscribes = true) {
@@ -107,6 +109,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
         : granted(attempt, permit, subscribes)
     },
     connect(attempt, allowed, protocol) {
+      if (protocol.commands && allowed.channels.length > options.maxSubscriptions) return refuse('TOO_MANY_SUBSCRIPTIONS')
       // Without history the query says nothing, as of old.
       const asked = options.history && readAskedOfHistory(attempt.request)
       if (asked && isRefusal(asked)) return asked
@@ -115,11 +118,11 @@ export function createAdmission(options: AdmissionOptions): Admission {
         ? beginning.then((found) => create(attempt, allowed, protocol, found))
         : create(attempt, allowed, protocol, beginning)
     },
-    reject({ request, address, asked, token }, code) {
+    reject({ request, address, asked, token, door }, code) {
       metrics.refused.add(code.toLowerCase())
       const { status, reason } = refusals[code]
       const channel = asked === undefined ? {} : { channel: shown(asked) }
-      logRefusal(() => ({ status, reason, address, ...channel, path: shownPath(readPath(request.url), token) }))
+      logRefusal(door, () => ({ status, reason, address, ...channel, path: shownPath(readPath(request.url), token) }))
       return refusalAnswer(code, product)
     },
   }

@@ -5,15 +5,18 @@ import type { Asked } from '../channels/broker.ts'
 import { type Refusal, refuse } from '../refusal.ts'
 
 /**
- * Reads what is asked of history. What is empty is not there.
+ * Reads what is asked of history. What is empty is not there. What an event stream read last goes before its URL, with which a browser comes
+ * again and again.
  *
  * @returns a refusal where both are asked for, or a number that is none from 1 to 1,000.
  */
 export function readAskedOfHistory({ url, headers }: Request): Asked | Refusal {
   const query = url.indexOf('?')
-  if (query === -1 && !headers.has('Last-Event-ID')) return undefined
-  const parameters = new URLSearchParams(query === -1 ? '' : url.slice(query))
-  const since = parameters.get('since') || headers.get('Last-Event-ID') || undefined
+  const lastRead = headers.get('Last-Event-ID')
+  if (lastRead) return { since: lastRead }
+  if (query === -1) return undefined
+  const parameters = new URLSearchParams(url.slice(query))
+  const since = parameters.get('since') || undefined
   const last = parameters.get('last') || undefined
   if (since !== undefined && last !== undefined) return refuse('HISTORY_MALFORMED')
   if (since !== undefined) return { since }

@@ -1,27 +1,30 @@
 /** Owns the log's lines about refusals, which anybody can cause: some of a second one by one, the others by their number. */
 import type { Fields, Log } from '../log.ts'
 
+/** What was asked for. */
+export type Door = 'upgrade' | 'stream' | 'message'
+
 /** Refusals within a second that get a line of their own. */
 const ONE_BY_ONE = 10
 
 const SECOND = 1000
 
 /** @returns what writes a refusal's line, or counts it. */
-export function createRefusalLog(log: Log): (fields: () => Fields) => void {
+export function createRefusalLog(log: Log): (door: Door, fields: () => Fields) => void {
   let logged = 0
   let counted = 0
 
   function endSecond(): void {
-    if (counted > 0) log.info('further upgrades refused', { count: counted })
+    if (counted > 0) log.info('further requests refused', { count: counted })
     logged = counted = 0
   }
 
-  return (fields) => {
+  return (door, fields) => {
     if (logged === 0) setTimeout(endSecond, SECOND)
     if (logged >= ONE_BY_ONE) counted++
     else {
       logged++
-      log.info('upgrade refused', fields())
+      log.info(`${door} refused`, fields())
     }
   }
 }

@@ -1,22 +1,31 @@
-/** Owns what a request is answered: an upgrade is one of the way in, any other gets a file or a refusal. */
+/** Owns what a request is answered: it comes in by one of the doors, or gets a file or a refusal. */
 import { Hono } from 'hono'
 import { getMimeType } from 'hono/utils/mime'
 import type { Session } from '../channels/session.ts'
 import { isRefusal, refusalAnswer } from '../refusal.ts'
 import type { FileBody, Handlers } from '../runtime/contract.ts'
 import { type AdmissionOptions, createAdmission, readPath } from './admission.ts'
+import { createCrossOrigin, isPreflight } from './cross-origin.ts'
+import { createPosts, isPost, type PostsOptions } from './posts.ts'
 import { createStaticFiles } from './static.ts'
+import { createStreams, isStream, type StreamsOptions } from './streams.ts'
 import { createUpgrades, isUpgrade, type UpgradesOptions } from './upgrade.ts'
 
-export interface RoutesOptions extends AdmissionOptions, Pick<UpgradesOptions, 'protocols' | 'maxSubscriptions'> {
+export interface RoutesOptions
+  extends AdmissionOptions,
+    Pick<UpgradesOptions, 'protocols'>,
+    Pick<StreamsOptions, 'eventStreams'>,
+    Pick<PostsOptions, 'post' | 'maxMessagesPerSecond' | 'messageBytes'> {
   readonly rootPath: string | undefined
   readonly fileBody: FileBody
 }
 
-export function createRoutes(options: RoutesOptions): Handlers<Session>['request'] {
+type Answer = Handlers<Session>['request']
+
+export function createRoutes(options: RoutesOptions): Answer {
   const { rootPath, fileBody, log, product } = options
   const admission = createAdmission(options)
-  const upgrades = createUpgrades({ ...options, admission })
+  const crossOrigin = createCrossOrigin(options.allowedOrigins, product)
   const files = rootPath === undefined ? undefined : createStaticFiles(rootPath, getMimeType, fileBody)
   const app = new Hono()
 
@@ -39,14 +48,36 @@ export function createRoutes(options: RoutesOptions): Handlers<Session>['request
     return refusalAnswer('INTERNAL', product)
   }
 
-  // Hono makes some ten objects for each request, of which an upgrade needs none.
-  return (request, upgrade, peerAddress) => {
-    if (!isUpgrade(request)) return app.fetch(request)
-    try {
-      const answered = upgrades(request, upgrade, peerAddress)
-      return answered instanceof Promise ? answered.catch(failed) : answered
-    } catch (error) {
-      return failed(error)
+  const guarded =
+    (door: Answer): Answer =>
+    (request, exchange) => {
+      try {
+        const answered = door(request, exchange)
+        return answered instanceof Promise ? answered.catch(failed) : answered
+      } catch (error) {
+        return failed(error)
+      }
     }
+
+  const shared = (door: Answer): Answer => {
+    const answer = guarded(door)
+    return (request, exchange) => {
+      const answered = answer(request, exchange)
+      return answered instanceof Promise
+        ? answered.then((response) => crossOrigin.share(request, response))
+        : crossOrigin.share(request, answered)
+    }
+  }
+
+  const upgrades = guarded(createUpgrades({ ...options, admission }))
+  const streams = shared(createStreams({ ...options, admission }))
+  const posts = shared(createPosts({ ...options, admission }))
+
+  // Hono makes some ten objects for each request, of which these need none.
+  return (request, exchange) => {
+    if (isUpgrade(request)) return upgrades(request, exchange)
+    if (isPost(request)) return posts(request, exchange)
+    if (isStream(request)) return streams(request, exchange)
+    return isPreflight(request) ? crossOrigin.preflight(request) : app.fetch(request)
   }
 }

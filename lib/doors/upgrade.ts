@@ -3,7 +3,7 @@
 import type { Grant } from '../access/grant.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
-import type { Handlers, Upgrade } from '../runtime/contract.ts'
+import type { Exchange, Handlers } from '../runtime/contract.ts'
 import type { Admission, Attempt } from './admission.ts'
 import type { Protocols } from './websocket.ts'
 
@@ -11,15 +11,13 @@ export interface UpgradesOptions {
   readonly admission: Admission
   readonly sessions: Pick<Sessions, 'discard'>
   readonly protocols: Protocols
-  /** Of one client that sends commands. */
-  readonly maxSubscriptions: number
   /** `postgres-websockets/VERSION` */
   readonly product: string
 }
 
 /** A request for an upgrade. */
 interface UpgradeAttempt extends Attempt {
-  readonly upgrade: Upgrade<Session>
+  readonly exchange: Exchange<Session>
   readonly offer: Offer
 }
 
@@ -29,8 +27,7 @@ export const isUpgrade = (request: Request): boolean => request.headers.get('Upg
  * Answers in the tick of the request wherever it can, for the runtime refuses a client that sends frames before its upgrade; what
  * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
  */
-export function createUpgrades(options: UpgradesOptions): Handlers<Session>['request'] {
-  const { admission, sessions, protocols, product } = options
+export function createUpgrades({ admission, sessions, protocols, product }: UpgradesOptions): Handlers<Session>['request'] {
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of these. */
   const upgradeHeaders = {
     none: protocolHeaders(undefined),
@@ -43,8 +40,6 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
     const { selected } = attempt.offer
     const protocol = isKnown(selected) ? protocols[selected] : protocols.plain
-    if (protocol.commands && allowed.channels.length > options.maxSubscriptions)
-      return admission.reject(attempt, 'TOO_MANY_SUBSCRIPTIONS')
     const session = admission.connect(attempt, allowed, protocol)
     return session instanceof Promise ? session.then((ready) => accept(attempt, ready)) : accept(attempt, session)
   }
@@ -56,7 +51,7 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
       protocol === undefined ? upgradeHeaders.none : isKnown(protocol) ? upgradeHeaders[protocol] : protocolHeaders(protocol)
     // It may have waited, and the server have begun to shut down meanwhile.
     const closed = admission.closed()
-    if (!closed && attempt.upgrade(attempt.request, session, headers)) return upgraded
+    if (!closed && attempt.exchange.upgrade(attempt.request, session, headers)) return upgraded
     sessions.discard(session)
     return admission.reject(attempt, closed ?? 'HANDSHAKE_MALFORMED')
   }
@@ -65,11 +60,11 @@ export function createUpgrades(options: UpgradesOptions): Handlers<Session>['req
     return new Headers({ Server: product, ...(protocol === undefined ? {} : { 'Sec-WebSocket-Protocol': protocol }) })
   }
 
-  return (request, upgrade, peerAddress) => {
+  return (request, exchange) => {
     const { headers } = request
     const offered = headers.get('Sec-WebSocket-Protocol')
     const offer = offered === null ? NO_OFFER : readOffer(offered)
-    const attempt = { ...admission.read(request, peerAddress, offer.token), upgrade, offer }
+    const attempt = { ...admission.read(request, exchange.address(request), offer.token, 'upgrade'), exchange, offer }
     const closed = admission.closed()
     if (closed) return admission.reject(attempt, closed)
     if (!isHandshake(headers)) return admission.reject(attempt, 'HANDSHAKE_MALFORMED')

@@ -2,7 +2,7 @@
 import { write } from 'node:fs'
 import { bindFirst } from './address.ts'
 import { hungUp } from './closing.ts'
-import type { Certificate, Handlers, PeerAddress, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
+import type { Certificate, Exchange, Handlers, RunningServer, Runtime, ServeOptions, Sink, StreamSource } from './contract.ts'
 import { keepReserve } from './descriptors.ts'
 
 type BunServer = Bun.Server<unknown>
@@ -107,7 +107,7 @@ interface Address {
 function bindWebSockets(address: Address, options: ServeOptions, handlers: Handlers<unknown>): BunServer {
   const server = Bun.serve<unknown>({
     ...address,
-    fetch: (request) => handlers.request(request, upgrade, peerAddress),
+    fetch: (request) => handlers.request(request, exchange),
     websocket: {
       open: handlers.open,
       message: handlers.message,
@@ -123,9 +123,98 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
       perMessageDeflate: false,
     },
   })
-  const upgrade: Upgrade<unknown> = (request, data, headers) => server.upgrade(request, { data, headers })
-  const peerAddress: PeerAddress = (request) => server.requestIP(request)?.address ?? ''
+  const exchange: Exchange<unknown> = {
+    upgrade: (request, data, headers) => server.upgrade(request, { data, headers }),
+    address: (request) => server.requestIP(request)?.address ?? '',
+    hold: (request, seconds) => server.timeout(request, seconds),
+    stream(request, headers, source) {
+      server.timeout(request, 0)
+      const body = new StreamBody(source, () => server.timeout(request, END_PATIENCE))
+      // The web's type knows no such source, for it is Bun's own.
+      return new Response(new ReadableStream(body as unknown as UnderlyingSource), { headers })
+    },
+  }
   return server
+}
+
+/** Seconds that an answer which has ended gets to be read to its end. */
+const END_PATIENCE = 10
+
+/** A body that Bun writes at once, and of which it says when the client does not keep up. What comes then waits here, uncopied. */
+class StreamBody implements Sink, Bun.DirectUnderlyingSource {
+  readonly type = 'direct'
+  private controller: ReadableStreamDirectController | undefined
+  private fail: ((reason: undefined) => void) | undefined
+  private queue: Uint8Array<ArrayBuffer>[] = []
+  private queued = 0
+  private isBlocked = false
+  private isEnding = false
+
+  /** @param ending runs ahead of the end. */
+  constructor(
+    private readonly source: StreamSource,
+    private readonly ending: () => void,
+  ) {}
+
+  pull(controller: ReadableStreamDirectController): Promise<void> {
+    this.controller = controller
+    this.source.opened(this)
+    return new Promise((_, fail) => {
+      this.fail = fail
+    })
+  }
+
+  cancel(): void {
+    if (this.isEnding) return
+    this.close()
+    this.source.gone()
+  }
+
+  write(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.isBlocked) this.queue.push(bytes)
+    else this.pass(bytes)
+    if (this.isBlocked) this.queued += bytes.length
+  }
+
+  waiting(): number {
+    return this.queued
+  }
+
+  end(): void {
+    this.isEnding = true
+    this.ending()
+    if (!this.isBlocked) this.controller?.end()
+  }
+
+  drop(): void {
+    this.isEnding = true
+    this.close()
+    // Without a reason, for Bun prints one.
+    this.fail?.(undefined)
+  }
+
+  private pass(bytes: Uint8Array<ArrayBuffer>): void {
+    const taken = this.controller?.write(bytes)
+    this.controller?.flush()
+    if (!(taken instanceof Promise)) return
+    this.isBlocked = true
+    void taken.then(() => this.drained())
+  }
+
+  private drained(): void {
+    const { queue } = this
+    this.queue = []
+    this.queued = 0
+    this.isBlocked = false
+    for (const bytes of queue) this.write(bytes)
+    if (this.isEnding && !this.isBlocked) this.controller?.end()
+  }
+
+  private close(): void {
+    this.controller = undefined
+    this.queue = []
+    this.queued = 0
+  }
 }
 
 export const runtime: Runtime = {

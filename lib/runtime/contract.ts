@@ -20,11 +20,35 @@ export interface Socket<D> {
   terminate(): void
 }
 
-/** Turns a request into a socket with `data`; `headers` go into the answer. False when the request is no valid handshake. */
-export type Upgrade<D> = (request: Request, data: D, headers: Headers) => boolean
+/** What a request can be answered with beside a response that is whole. */
+export interface Exchange<D> {
+  /** Turns a request into a socket with `data`; `headers` go into the answer. False when the request is no valid handshake. */
+  upgrade(request: Request, data: D, headers: Headers): boolean
+  /** The address that a request's connection comes from, while it is open; empty from then on. */
+  address(request: Request): string
+  /** Lets a request and its answer take so many seconds. Without it they are cut after some in which nothing moves. */
+  hold(request: Request, seconds: number): void
+  /** Makes an answer that goes on until it is ended. */
+  stream(request: Request, headers: Readonly<Record<string, string>>, source: StreamSource): Response
+}
 
-/** The address that a request's connection comes from, while it is open; empty from then on. */
-export type PeerAddress = (request: Request) => string
+/** Who writes an answer that goes on. */
+export interface StreamSource {
+  /** Runs before the client can see the answer. */
+  opened(sink: Sink): void
+  /** The client has gone, maybe before it was opened. Not after `end` or `drop`. */
+  gone(): void
+}
+
+export interface Sink {
+  write(bytes: Uint8Array<ArrayBuffer>): void
+  /** Bytes that wait for the client in the program. */
+  waiting(): number
+  /** Ends the answer behind all that waits. */
+  end(): void
+  /** Drops the connection. */
+  drop(): void
+}
 
 export interface Handlers<D> {
   /**
@@ -32,7 +56,7 @@ export interface Handlers<D> {
    *
    * An upgrade in the tick of the request keeps what the client sent in the packet of its handshake.
    */
-  readonly request: (request: Request, upgrade: Upgrade<D>, peerAddress: PeerAddress) => Response | Promise<Response>
+  readonly request: (request: Request, exchange: Exchange<D>) => Response | Promise<Response>
   /** Runs before the client can see its socket open. */
   readonly open: (socket: Socket<D>) => void
   /** Text as it was sent, or a binary message's bytes. */

@@ -8,8 +8,8 @@ import { createServer as createHttpsServer } from 'node:https'
 import type { Socket as NetSocket } from 'node:net'
 import { type Duplex, Readable } from 'node:stream'
 import { bindFirst } from './address.ts'
-import type { Certificate, Handlers, RunningServer, Runtime, ServeOptions, Upgrade } from './contract.ts'
-import { listener, peerAddressOf, respondBare, webRequest } from './node-http.ts'
+import type { Certificate, Exchange, Handlers, RunningServer, Runtime, ServeOptions } from './contract.ts'
+import { exchangeOf, listener, respondBare, webRequest } from './node-http.ts'
 import { createWebSockets, HANDSHAKE_VERSION } from './ws.ts'
 
 /** The part of Deno that Node.js has no match for. */
@@ -46,11 +46,11 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
     if (version !== HANDSHAKE_VERSION)
       return respondBare(connection, new Response(null, { status: 426, headers: { 'Sec-WebSocket-Version': HANDSHAKE_VERSION } }))
     let isUpgraded = false
-    const upgrade: Upgrade<D> = (_, data, headers) => {
+    const upgrade: Exchange<D>['upgrade'] = (_, data, headers) => {
       isUpgraded = webSockets.accept(request, connection, head, data, headers)
       return isUpgraded
     }
-    const answered = await handlers.request(webRequest(request, isSecure), upgrade, () => peerAddressOf(request))
+    const answered = await handlers.request(webRequest(request, isSecure), exchangeOf(request, upgrade))
     if (!isUpgraded) await respondBare(connection, answered)
   }
 
@@ -62,8 +62,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
           (asked, source) =>
             handlers.request(
               asked,
-              () => false,
-              () => peerAddressOf(source),
+              exchangeOf<D>(source, () => false),
             ),
           tls !== undefined,
         )

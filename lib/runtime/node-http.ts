@@ -1,6 +1,7 @@
 /** Owns the web's requests and responses over Node.js' HTTP server, for a runtime that has that. */
 import { type IncomingMessage, type RequestListener, type ServerResponse, STATUS_CODES } from 'node:http'
 import { type Duplex, Readable, type Writable } from 'node:stream'
+import type { Exchange, Sink, StreamSource } from './contract.ts'
 
 export type Answer = (request: Request, source: IncomingMessage) => Response | Promise<Response>
 
@@ -13,7 +14,8 @@ export const listener =
 
 /** Writes the response to the connection of a request for an upgrade, for which Node.js has no response. */
 export async function respondBare(connection: Duplex, answered: Response): Promise<void> {
-  const text = isFile(answered) ? undefined : Buffer.from(await answered.arrayBuffer())
+  const source = sources.get(answered)
+  const text = source || isFile(answered) ? undefined : Buffer.from(await answered.arrayBuffer())
   const headers = {
     ...(text ? { 'content-length': text.length } : {}),
     ...Object.fromEntries(answered.headers),
@@ -21,7 +23,8 @@ export async function respondBare(connection: Duplex, answered: Response): Promi
   }
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
   connection.write(`HTTP/1.1 ${answered.status} ${STATUS_CODES[answered.status]}\r\n${lines.join('')}\r\n`)
-  if (text) connection.end(text)
+  if (source) openStream(source, connection)
+  else if (text) connection.end(text)
   else sendFile(answered, connection)
 }
 
@@ -35,15 +38,35 @@ export const webRequest = (request: IncomingMessage, isSecure: boolean): Request
   return new Request(`${isSecure ? 'https' : 'http'}://${request.headers.host ?? 'localhost'}${path}`, {
     method: /^(CONNECT|TRACE|TRACK)$/i.test(method) ? 'OPTIONS' : method,
     headers,
+    // Node.js has a type of its own for the web's streams, and asks for the way in which a body is sent.
+    ...(method === 'POST' ? ({ body: Readable.toWeb(request), duplex: 'half' } as unknown as RequestInit) : {}),
   })
 }
 
-export const peerAddressOf = ({ socket }: IncomingMessage): string => socket.remoteAddress ?? ''
+/** Answers that go on. */
+const sources = new WeakMap<Response, StreamSource>()
+
+/** What a request can be answered with. Nothing cuts one whose answer takes long. */
+export const exchangeOf = <D>({ socket }: IncomingMessage, upgrade: Exchange<D>['upgrade']): Exchange<D> => ({
+  upgrade,
+  address: () => socket.remoteAddress ?? '',
+  hold: () => undefined,
+  stream(_, headers, source) {
+    const answer = new Response(null, { headers })
+    sources.set(answer, source)
+    return answer
+  },
+})
 
 async function respond(request: IncomingMessage, response: ServerResponse, answer: Answer, isSecure: boolean): Promise<void> {
-  request.resume()
+  if (request.method !== 'POST') request.resume()
   const answered = await answer(webRequest(request, isSecure), request)
   const headers = Object.fromEntries(answered.headers)
+  const source = sources.get(answered)
+  if (source) {
+    response.writeHead(answered.status, headers)
+    return openStream(source, response)
+  }
   if (isFile(answered)) {
     response.writeHead(answered.status, headers)
     return sendFile(answered, response)
@@ -61,4 +84,44 @@ function sendFile({ body }: Response, target: Writable): void {
   const stream = Readable.fromWeb(body as unknown as Parameters<typeof Readable.fromWeb>[0])
   stream.on('error', () => target.destroy()).pipe(target)
   target.on('close', () => stream.destroy())
+}
+
+/** Milliseconds that an answer which has ended gets to be read to its end. */
+const END_PATIENCE = 10_000
+
+function openStream(source: StreamSource, target: Writable): void {
+  let isOver = false
+  /** Some write nothing in the tick in which they are told to, so that only what is left behind that waits for the client. */
+  let waiting = 0
+  let isLooking = false
+  const look = (): void => {
+    isLooking = false
+    waiting = target.writableLength
+  }
+  const sink: Sink = {
+    write(bytes) {
+      target.write(bytes)
+      if (isLooking) return
+      isLooking = true
+      setImmediate(look)
+    },
+    waiting: () => Math.min(waiting, target.writableLength),
+    end() {
+      isOver = true
+      target.end()
+      const timer = setTimeout(() => target.destroy(), END_PATIENCE)
+      target.on('close', () => clearTimeout(timer))
+    },
+    drop() {
+      isOver = true
+      target.destroy()
+    },
+  }
+  const gone = (): void => {
+    if (!isOver) source.gone()
+    isOver = true
+  }
+  if (target.destroyed) return gone()
+  target.on('close', gone)
+  source.opened(sink)
 }

@@ -85,7 +85,7 @@ describe('PGWS_LOG_FORMAT', () => {
 test('refusals above ten in a second are logged by their number', async () => {
   await using program = await start({ PGWS_DB_URI: database().uri })
   for (let count = 0; count < 30; count++) await handshake(program.port, '/chat/none')
-  await program.logged(/info: further upgrades refused count=20\n/)
+  await program.logged(/info: further requests refused count=20\n/)
   expect(program.stderr().match(/upgrade refused status=401/g)).toHaveLength(10)
   await handshake(program.port, '/chat/none')
   await program.logged(/count=20\n.*upgrade refused status=401/)

@@ -6,6 +6,7 @@ import { createLog } from '../../lib/log.ts'
 import { runtime } from '../../lib/runtime/bun.ts'
 import { createServer } from '../../lib/server.ts'
 import { connect, frame, rawConnection } from '../support/client.ts'
+import { openStream } from '../support/event-source.ts'
 import { start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { secret, token } from '../support/token.ts'
@@ -22,7 +23,7 @@ const pinged = (socket: Socket): Promise<void> =>
   })
 
 test(
-  'a ping goes to each client at least every 30 s, busy or idle',
+  'a ping goes to each client at least every 30 s, busy or idle, and a comment to each event stream',
   async () => {
     await using program = await start({ PGWS_DB_URI: database().uri })
     const busyChannel = unique('busy')
@@ -30,7 +31,9 @@ test(
     const idle = rawConnection(program.port, `/idle/${await token({ mode: 'r' })}`)
     const busy = rawConnection(program.port, `/${busyChannel}/${await token({ mode: 'r' })}`)
     const traffic = setInterval(() => void sql().notify('postgres-websockets-listener', `{"channel":"${busyChannel}"}`), 200)
-    await Promise.all([pinged(idle), pinged(busy)])
+    await using stream = await openStream(`http://127.0.0.1:${program.port}/idle/${await token({ mode: 'r' })}`)
+    const [, , comment] = await Promise.all([pinged(idle), pinged(busy), stream.comment()])
+    expect(comment).toBe('')
     clearInterval(traffic)
     expect(Date.now() - began).toBeLessThan(30_000)
     for (const socket of [idle, busy]) socket.destroy()
@@ -91,5 +94,14 @@ test('a token that ends after many rounds of pings ends its connection then', as
   expect(end).toEqual({ code: 3001, reason: 'JWT expired' })
   expect(Date.now() / 1000).toBeGreaterThanOrEqual(exp)
   await staying.close(1000)
+  await server.stop()
+})
+
+test('an event stream can answer no ping, and is kept', async () => {
+  const { server, lines } = await startQuick()
+  const stream = await openStream(`http://127.0.0.1:${server.port}/chat/${await token({ mode: 'r' })}`)
+  for (let round = 0; round < 8; round++) await stream.comment()
+  expect(lines.join('\n')).not.toContain('answers no ping')
+  await stream.close()
   await server.stop()
 })

@@ -5,7 +5,7 @@ import type { Beginning } from '../../lib/channels/reading.ts'
 import { createSessions, type Session, type Sessions, type SessionsOptions } from '../../lib/channels/session.ts'
 import { jsonCommands, jsonMessage } from '../../lib/doors/command.ts'
 import { createMetrics } from '../../lib/metrics.ts'
-import { closing, refuse } from '../../lib/refusal.ts'
+import { closing, NOTIFICATION_BYTES, refuse } from '../../lib/refusal.ts'
 
 const nothing = (): undefined => undefined
 
@@ -21,7 +21,7 @@ export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
     hub: { join: nothing, leave: nothing, readAlone: nothing, readTogether: nothing, deliver: nothing },
     broker: { publish: () => true, history: undefined },
     isKept: () => false,
-    maxKeptBytes: 0,
+    limitOf: () => NOTIFICATION_BYTES,
     meta: { opened: nothing, closed: nothing, restored: nothing },
     metrics: createMetrics(),
     log: { error: nothing, warning: nothing, info: nothing, debug: nothing },

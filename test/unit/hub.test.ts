@@ -5,11 +5,14 @@ import { createMetrics } from '../../lib/metrics.ts'
 import { type Refusal, refuse } from '../../lib/refusal.ts'
 
 /** A hub that says what it asked for, in order. Channels that begin with "d" are the broker's own. */
-function hub() {
+function hub(handedOn: () => void = () => undefined) {
   const asked: string[] = []
   const answers = new Map<string, (refusal?: Refusal) => void>()
   const made = createHub({
-    handedOn: (bytes, readers) => asked.push(`${bytes} bytes to ${readers}`),
+    handedOn: (bytes, readers) => {
+      asked.push(`${bytes} bytes to ${readers}`)
+      handedOn()
+    },
     metrics: createMetrics(),
     broker: {
       follow: (channel) => {
@@ -43,6 +46,14 @@ test('a text goes to the readers of its channel, who are counted, and of a chann
   void join('b')
   deliver('a', 'text')
   expect(asked).toEqual(['a: text', '4 bytes to 2'])
+})
+
+test('the last reader of a form that leaves while a text is delivered takes it from no other form', () => {
+  const { join, leave, deliver, json, asked } = hub(() => leave('a'))
+  void join('a')
+  void join('a', json)
+  deliver('a', 'text')
+  expect(asked).toEqual(['a: text', '4 bytes to 1', 'a: text as JSON', '12 bytes to 1'])
 })
 
 test('a text is rendered and handed on once for each form that its readers read', () => {

@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import type { Authenticator } from '../../lib/access/authenticator.ts'
 import type { Sessions } from '../../lib/channels/session.ts'
+import { createEventStreams } from '../../lib/doors/event-stream.ts'
 import { createRoutes } from '../../lib/doors/routes.ts'
 import { createProtocols } from '../../lib/doors/websocket.ts'
 import { createLog } from '../../lib/log.ts'
@@ -19,6 +20,10 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
     // Nothing that these requests reach asks it.
     sessions: {} as Sessions,
     protocols: createProtocols(() => undefined),
+    eventStreams: createEventStreams(),
+    post: () => undefined,
+    maxMessagesPerSecond: Number.POSITIVE_INFINITY,
+    messageBytes: 1000,
     metrics: createMetrics(),
     log: createLog({ write: (line) => lines.push(line) }),
     product: 'server/1',
@@ -29,11 +34,12 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
     },
   })
   const ask = async (path: string, headers: Record<string, string> = {}) => {
-    const answered = await answer(
-      new Request(`http://localhost${path}`, { headers }),
-      () => false,
-      () => '',
-    )
+    const answered = await answer(new Request(`http://localhost${path}`, { headers }), {
+      upgrade: () => false,
+      address: () => '',
+      hold: () => undefined,
+      stream: () => new Response(),
+    })
     return { status: answered.status, text: await answered.text(), server: answered.headers.get('Server'), lines }
   }
   return ask

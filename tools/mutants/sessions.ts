@@ -33,7 +33,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
-    file: 'lib/channels/frames.ts',
+    file: 'lib/channels/text.ts',
     find: 'fatal: true',
     replace: 'fatal: false',
     promise: 'A message that is not UTF-8 closes its sender with 1007',

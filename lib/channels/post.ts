@@ -1,0 +1,48 @@
+/** Owns a message of somebody who is not connected: all they learn is what became of it. */
+
+import type { Grant } from '../access/grant.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Outcome } from './broker.ts'
+import { envelope, envelopeFrames } from './envelope.ts'
+import { createSend, type PublishFault, type SendOptions } from './publisher.ts'
+import { decode } from './text.ts'
+
+/** Why a message was not published. */
+export type PostFault = PublishFault | 'NOT_TEXT' | 'REFUSED_BY_DATABASE'
+
+export interface PostOptions extends SendOptions {
+  readonly forwardClaims: readonly string[] | undefined
+  readonly metrics: Metrics
+}
+
+/**
+ * Publishes a message on every channel of a grant.
+ *
+ * @param key of two messages of a channel with the same key, one is published, where history is kept.
+ * @param settled is called once, when it is committed on all of them, or with the fault.
+ */
+export type Post = (
+  grant: Grant,
+  message: Uint8Array,
+  key: string | undefined,
+  settled: (fault: PostFault | undefined) => void,
+) => void
+
+export function createPost({ forwardClaims, metrics, ...options }: PostOptions): Post {
+  const send = createSend(options)
+  return ({ claims, channels }, message, key, settled) => {
+    const text = decode(message)
+    if (text === undefined || text.includes('\0')) return settled('NOT_TEXT')
+    metrics.received.add()
+    metrics.receivedBytes.add(message.length)
+    const payload = JSON.stringify(text)
+    const messages = envelopeFrames(claims, channels, forwardClaims).map((frame) => ({ ...envelope(frame, payload), key }))
+    let left = messages.length
+    let refused: PostFault | undefined
+    const fault = send(messages, (outcome: Outcome) => {
+      if (outcome !== 'committed') refused = 'REFUSED_BY_DATABASE'
+      if (--left === 0) settled(refused)
+    })
+    if (fault) settled(fault)
+  }
+}

@@ -1,0 +1,98 @@
+/** Owns messages that are posted: the body of a request is the text, and the answer says what became of it. */
+
+import type { Grant } from '../access/grant.ts'
+import type { Post, PostFault } from '../channels/post.ts'
+import { createTokenRate } from '../channels/rate.ts'
+import type { Session } from '../channels/session.ts'
+import { isRefusal, type Refusal, type RefusalCode } from '../refusal.ts'
+import type { Exchange, Handlers } from '../runtime/contract.ts'
+import type { Admission, Attempt } from './admission.ts'
+
+export interface PostsOptions {
+  readonly admission: Admission
+  readonly post: Post
+  readonly maxMessagesPerSecond: number
+  /** A longer body is not read. */
+  readonly messageBytes: number
+  /** `postgres-websockets/VERSION` */
+  readonly product: string
+  /** Milliseconds after which a message that is neither committed nor refused is answered. Default 30,000. */
+  readonly patience?: number
+}
+
+const PATIENCE = 30_000
+
+/** Seconds that the runtime grants a request: as many, and what its body may take. */
+const HELD = 60
+
+/** Most characters of an `Idempotency-Key`. */
+const KEY_LENGTH = 256
+
+export const isPost = ({ method }: Request): boolean => method === 'POST'
+
+export function createPosts({
+  admission,
+  post,
+  maxMessagesPerSecond,
+  messageBytes,
+  product,
+  patience = PATIENCE,
+}: PostsOptions): Handlers<Session>['request'] {
+  const isAbove = createTokenRate(maxMessagesPerSecond, () => performance.now())
+  const headers = { Server: product }
+
+  async function publish(attempt: Attempt, allowed: Grant | Refusal, exchange: Exchange<Session>): Promise<Response> {
+    if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
+    if (!allowed.canWrite) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
+    if (isAbove(attempt.token ?? '')) return admission.reject(attempt, 'TOO_FAST')
+    const key = attempt.request.headers.get('Idempotency-Key') || undefined
+    if (key !== undefined && key.length > KEY_LENGTH) return admission.reject(attempt, 'KEY_TOO_LONG')
+    exchange.hold(attempt.request, HELD)
+    const body = await readBody(attempt.request, messageBytes)
+    // It may have come slowly, and the server have begun to shut down meanwhile.
+    const closed = admission.closed()
+    const fault = closed ?? (typeof body === 'string' ? body : await outcome(allowed, body, key))
+    return fault === undefined ? new Response(null, { status: 204, headers }) : admission.reject(attempt, fault)
+  }
+
+  function outcome(
+    allowed: Grant,
+    body: Uint8Array,
+    key: string | undefined,
+  ): Promise<PostFault | 'OUTCOME_UNKNOWN' | undefined> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve('OUTCOME_UNKNOWN'), patience)
+      post(allowed, body, key, (fault) => {
+        clearTimeout(timer)
+        resolve(fault)
+      })
+    })
+  }
+
+  return (request, exchange) => {
+    const attempt = admission.read(request, exchange.address(request), undefined, 'message')
+    const allowed = admission.admit(attempt)
+    return allowed instanceof Promise
+      ? allowed.then((grant) => publish(attempt, grant, exchange))
+      : publish(attempt, allowed, exchange)
+  }
+}
+
+/** The body, or why there is none. One whose length is not said is read until it is too long. */
+async function readBody(request: Request, most: number): Promise<Uint8Array | RefusalCode> {
+  const length = request.headers.get('Content-Length')
+  if (length !== null && Number(length) > most) return 'TOO_LARGE'
+  try {
+    if (length !== null) return new Uint8Array(await request.arrayBuffer())
+    const chunks: Uint8Array[] = []
+    let bytes = 0
+    for await (const chunk of request.body ?? []) {
+      bytes += chunk.length
+      if (bytes > most) return 'TOO_LARGE'
+      chunks.push(chunk)
+    }
+    return Buffer.concat(chunks)
+  } catch {
+    return 'BODY_INCOMPLETE'
+  }
+}

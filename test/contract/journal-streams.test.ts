@@ -1,0 +1,143 @@
+/** How messages of the journal come in by POST and go out by event streams, from the program as it is run. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { payloadOf } from '../support/client.ts'
+import { openStream } from '../support/event-source.ts'
+import { type JournalDatabase, startJournal } from '../support/journal.ts'
+import { type Program, start } from '../support/program.ts'
+import { unique } from '../support/setup.ts'
+import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
+
+let journal: JournalDatabase
+let program: Program
+
+beforeAll(async () => {
+  journal = await startJournal()
+  program = await start({
+    PGWS_DB_URI: journal.uri,
+    PGWS_JOURNAL: 'True',
+    PGWS_JOURNAL_CHANNELS: 'kept-*',
+    PGWS_CHECK_LISTENER_INTERVAL: '1000',
+  })
+})
+afterAll(async () => {
+  await program.stop()
+  await journal.stop()
+})
+
+const publish = async (channel: string, ...texts: readonly string[]): Promise<void> => {
+  for (const text of texts) await journal.sql`select pgws.publish(${channel}, ${text})`
+}
+
+/** Waits until the journal has given positions to all that was published. */
+const sequenced = async (): Promise<void> =>
+  until(async () => (await journal.sql`select pgws.is_behind() as behind`)[0]?.behind === false)
+
+const url = async (channel: string, query = ''): Promise<string> =>
+  `http://127.0.0.1:${program.port}/${channel}/${await token({ mode: 'rw' })}${query}`
+
+const open = async (channel: string, query = '', lastRead?: string) =>
+  openStream(await url(channel, query), lastRead === undefined ? {} : { headers: { 'Last-Event-ID': lastRead } })
+
+describe('an event stream', () => {
+  test('names the position of each message, and goes on behind the one that its client read last', async () => {
+    const channel = unique('resumed')
+    const first = await open(channel)
+    await publish(channel, '1', '2\n2')
+    const read = await first.take(2)
+    expect(read.map(({ data }) => data)).toEqual(['1', '2\n2'])
+    expect(new Set(read.map(({ id }) => id)).size).toBe(2)
+    await first.close()
+    await publish(channel, '3', '4')
+    await sequenced()
+    await using again = await open(channel, '', read[0]?.id)
+    await publish(channel, '5')
+    expect((await again.take(4)).map(({ data }) => data)).toEqual(['2\n2', '3', '4', '5'])
+  })
+
+  test('goes on behind what its client read last, whatever its URL began with', async () => {
+    const channel = unique('url')
+    await publish(channel, '1', '2', '3')
+    await sequenced()
+    const first = await open(channel, '?last=3')
+    const read = await first.take(3)
+    await first.close()
+    for (const query of ['?last=3', `?since=${read[0]?.id}`]) {
+      await using again = await open(channel, query, read[1]?.id)
+      expect((await again.next()).data).toBe('3')
+    }
+    await using empty = await open(channel, '?last=1', '')
+    expect((await empty.next()).data).toBe('3')
+  })
+
+  test('that comes back with a position that is lost is told so, and reads on', async () => {
+    const channel = unique('lost')
+    await publish(channel, 'before')
+    await sequenced()
+    await using stream = await open(channel, '', 'elsewhere-7')
+    const told = await stream.next()
+    expect({ ...told, data: JSON.parse(told.data) }).toEqual({
+      event: 'MessagesMissed',
+      data: { channel, from: null, to: expect.any(Number) },
+      id: '',
+    })
+    await publish(channel, 'behind')
+    expect((await stream.next()).data).toBe('behind')
+  })
+
+  test('of the protocol pgws.json has the position in its objects and as its id', async () => {
+    const channel = unique('objects')
+    await using stream = await open(channel, '?protocol=pgws.json')
+    expect(JSON.parse((await stream.next()).data)).toMatchObject({ event: 'Connected', position: expect.any(String) })
+    await publish(channel, 'x')
+    const message = await stream.next()
+    expect(JSON.parse(message.data)).toEqual({ event: 'Message', channel, text: 'x', position: message.id })
+  })
+
+  test('reads a long history as its client drains it', async () => {
+    const channel = unique('long')
+    await journal.sql`select count(pgws.publish(${channel}, n || ' ' || repeat('x', 20000))) from generate_series(1, 500) as n`
+    await sequenced()
+    await using stream = await open(channel, '?last=500')
+    const events = await stream.take(500)
+    expect(events.map(({ data }) => Number.parseInt(data, 10))).toEqual(Array.from({ length: 500 }, (_, index) => index + 1))
+  })
+})
+
+describe('a POST', () => {
+  const post = async (channel: string, body: string, key?: string) =>
+    fetch(await url(channel), { method: 'POST', body, ...(key === undefined ? {} : { headers: { 'Idempotency-Key': key } }) })
+
+  test('that is repeated with its key is published once, and its answer is the same', async () => {
+    const channel = unique('kept-once')
+    await using stream = await open(channel)
+    for (const [body, key] of [
+      ['a', 'key-1'],
+      ['a', 'key-1'],
+      ['a', 'key-2'],
+      ['b', undefined],
+      ['b', undefined],
+    ] as const)
+      expect((await post(channel, body, key)).status).toBe(204)
+    expect((await stream.take(4)).map(({ data }) => payloadOf(data))).toEqual(['a', 'a', 'b', 'b'])
+  })
+
+  test('may be as large as PGWS_MAX_MESSAGE_BYTES on a channel that is kept', async () => {
+    const channel = unique('kept-large')
+    await using stream = await open(channel)
+    expect((await post(channel, 'x'.repeat(1_000_000))).status).toBe(204)
+    expect(payloadOf((await stream.next()).data)).toHaveLength(1_000_000)
+    const larger = await post(channel, 'x'.repeat(1_100_000))
+    expect(larger.status).toBe(413)
+    expect((await post(unique('notified'), 'x'.repeat(8000))).status).toBe(413)
+  })
+
+  test('whose key is too long is refused', async () => {
+    const answer = await post(unique('kept-key'), 'x', 'k'.repeat(257))
+    expect({ status: answer.status, text: await answer.text() }).toEqual({
+      status: 400,
+      text: 'Idempotency-Key has more than 256 characters',
+    })
+    expect((await post(unique('kept-key'), 'x', 'k'.repeat(256))).status).toBe(204)
+  })
+})
