@@ -10,7 +10,7 @@
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
 import { createBackoff } from '../../../waiting.ts'
-import { EPOCHS, type Epoch, epochOf } from './positions.ts'
+import { EPOCHS, type Epoch, epochOf, positionOf } from './positions.ts'
 import { createRecent, type Entry, type Recent } from './recent.ts'
 import { UNASKED } from './sequencer.ts'
 
@@ -132,7 +132,7 @@ export function createFollower(options: FollowerOptions): Follower {
     if (!is('connecting')) return
     state = 'reading'
     backoff.reset()
-    log.debug('reading the journal', { position: head })
+    log.info('reading the journal', { position: positionOf(epochs, head) })
   }
 
   /** Where to read on: at first at the end, and otherwise where it was, unless that is gone or lies behind a fork. */

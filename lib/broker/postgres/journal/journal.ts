@@ -15,15 +15,12 @@ import type { History, Page } from '../../../channels/broker.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
 import { createFollower, entryOf, GONE, PAGE, PAGE_BYTES, SEQUENCED } from './follower.ts'
-import { faultOfSchema } from './install.ts'
+import { type Holdings, mustBeUsable, readHoldings } from './inspection.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
 import { BELL, createSequencer, type State } from './sequencer.ts'
 
 export type { Entry }
-
-/** The database has no journal, or one that this program does not know. Trying again does not help. */
-export class SchemaFault extends Error {}
 
 /** The database channels to LISTEN on. */
 export const BELLS: readonly string[] = [BELL, SEQUENCED]
@@ -33,6 +30,8 @@ export interface Journal {
   /** Whether the journal can be read. */
   readonly isReading: boolean
   readonly figures: Figures
+  /** What the database holds, as it is now. @throws DatabaseError */
+  holdings(): Promise<Holdings>
   start(): Promise<void>
   rang(channel: string): void
   stop(): void
@@ -90,7 +89,7 @@ export function createJournal(options: JournalOptions): Journal {
     pagesFromTables++
     const received = follower.head
     try {
-      const found = (await tables.ask(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
+      const found = (await tables.query(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
         entryOf,
       )
       // What was not received yet comes live.
@@ -104,13 +103,13 @@ export function createJournal(options: JournalOptions): Journal {
   }
 
   async function newestInTables(channels: readonly string[], count: number): Promise<number> {
-    const [row] = await tables.ask(NEWEST, [JSON.stringify(channels), String(count)])
+    const [row] = await tables.query(NEWEST, [JSON.stringify(channels), String(count)])
     return row?.number == null ? follower.head : Math.min(Number(row.number), follower.head)
   }
 
   /** A position that another server gave, which this one may not have received yet. */
   async function ahead(number: number): Promise<number | 'lost'> {
-    const [row] = await tables.ask(HEAD)
+    const [row] = await tables.query(HEAD)
     if (number > Number(row?.head)) return 'lost'
     await follower.reached(number)
     return number
@@ -147,9 +146,9 @@ export function createJournal(options: JournalOptions): Journal {
       const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
       return { sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
     },
+    holdings: () => readHoldings(tables, follower.head),
     async start() {
-      const fault = await tables.fault()
-      if (fault !== undefined) throw new SchemaFault(fault)
+      await mustBeUsable(tables, options.retention)
       await follower.start()
       sequencer.start()
     },
@@ -166,9 +165,7 @@ export function createJournal(options: JournalOptions): Journal {
 }
 
 interface Tables {
-  ask(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
-  /** Why the journal cannot be used here. */
-  fault(): Promise<string | undefined>
+  query(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
   stop(): void
 }
 
@@ -196,7 +193,7 @@ function createTables(database: Pick<Database, 'connect'>): Tables {
   }
 
   return {
-    async ask(statement, parameters) {
+    async query(statement, parameters) {
       const session = await opened()
       const late = new DatabaseError(`the journal gave no page within ${PAGE_LIMIT} ms`, 'PAGE_TIMEOUT', false)
       const timer = setTimeout(() => session.close(late), PAGE_LIMIT)
@@ -206,7 +203,6 @@ function createTables(database: Pick<Database, 'connect'>): Tables {
         clearTimeout(timer)
       }
     },
-    fault: async () => faultOfSchema(await opened()),
     stop() {
       state = 'stopped'
       opening?.then(
