@@ -7,6 +7,7 @@ import { configuration } from './config.ts'
 import { database } from './database.ts'
 import { doors } from './doors.ts'
 import { journal } from './journal.ts'
+import { journalOperations } from './journal-operations.ts'
 import type { Mutant } from './mutant.ts'
 import { program } from './program.ts'
 import { sessions } from './sessions.ts'
@@ -20,6 +21,7 @@ export const mutants: readonly Mutant[] = [
   ...database,
   ...doors,
   ...journal,
+  ...journalOperations,
   ...program,
   ...sessions,
 ]
