@@ -15,24 +15,29 @@ export function createBeginnings(history: History | undefined) {
     asked: Asked,
     { canRead, channels }: Pick<Grant, 'canRead' | 'channels'>,
     protocol: Protocol,
+    isCommand = false,
   ): Beginning | Refusal | Promise<Beginning | Refusal> => {
     if (asked === undefined || history === undefined || !canRead) return undefined
     const found = 'since' in asked ? history.find(asked.since) : history.last(channels, asked.last)
-    if (!(found instanceof Promise)) return beginningAt(found, history, protocol)
+    if (!(found instanceof Promise)) return beginningAt(found, history, protocol, isCommand)
     return found.then(
-      (number) => beginningAt(number, history, protocol),
+      (number) => beginningAt(number, history, protocol, isCommand),
       // The engine says why in the log.
       () => refuse('HISTORY_UNAVAILABLE'),
     )
   }
 }
 
-/** Who can be told that messages are gone is told, and reads on live; others are not let in. */
-function beginningAt(found: number | 'malformed' | 'lost', { kept }: History, { tell }: Protocol): Beginning | Refusal {
-  if (found === 'malformed') return refuse('POSITION_MALFORMED')
-  const isLost = found === 'lost' || found + 1 < kept
-  if (!isLost) return found
-  return tell ? 'lost' : refuse('POSITION_LOST')
+/** Who can be told that messages may be gone is told, and reads on live; others are not let in. A command can be refused. */
+function beginningAt(
+  found: number | 'malformed' | 'lost',
+  { kept }: History,
+  { tell }: Protocol,
+  isCommand: boolean,
+): Beginning | Refusal {
+  if (typeof found === 'number' && found + 1 >= kept) return found
+  if (tell && !(isCommand && found === 'malformed')) return 'lost'
+  return refuse(found === 'malformed' ? 'POSITION_MALFORMED' : 'POSITION_LOST')
 }
 
 export const isBeginning = (value: Beginning | Refusal): value is Beginning => typeof value !== 'object' || !isRefusal(value)

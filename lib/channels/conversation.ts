@@ -91,7 +91,7 @@ export function createConversations<S extends Conversing>(options: Conversations
   function beginningOf({ protocol }: S, channel: string, asked: Asked): ReturnType<typeof findBeginning> {
     // Nothing is kept that could lie behind the position.
     if (history === undefined && asked && 'since' in asked) return 'lost'
-    return findBeginning(asked, { canRead: true, channels: [channel] }, protocol)
+    return findBeginning(asked, { canRead: true, channels: [channel] }, protocol, true)
   }
 
   function subscribe(session: S, conversation: Conversation, { id, channel, asked }: Joining & { readonly asked: Asked }): void {

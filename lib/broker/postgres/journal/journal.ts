@@ -16,15 +16,12 @@ import { asDatabaseError, type Connection, type Database, DatabaseError, type Ro
 import type { Log } from '../../../log.ts'
 import { askWithin } from './asking.ts'
 import { createFollower, entryOf, GONE, SEQUENCED } from './follower.ts'
-import { faultOfSchema } from './install.ts'
+import { type Holdings, mustBeUsable, readHoldings } from './inspection.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
 import { BEGIN_SESSION, BELL, createSequencer, type State } from './sequencer.ts'
 
 export type { Entry }
-
-/** The database has no journal, or one that this program does not know. Trying again does not help. */
-export class SchemaFault extends Error {}
 
 /** The database channels to LISTEN on. */
 export const BELLS: readonly string[] = [BELL, SEQUENCED]
@@ -34,6 +31,8 @@ export interface Journal {
   /** Whether the journal can be read. */
   readonly isReading: boolean
   readonly figures: Figures
+  /** What the database holds, as it is now. @throws DatabaseError */
+  holdings(): Promise<Holdings>
   start(): Promise<void>
   rang(channel: string, notification: string): void
   stop(): void
@@ -45,9 +44,14 @@ export interface Figures {
   readonly batches: number
   readonly cachedBytes: number
   readonly cachedMessages: number
-  readonly pagesFromMemory: number
-  readonly pagesFromTables: number
+  /** Readers that began with what was, by where that is. */
+  readonly resumes: Sources
+  readonly pages: Sources
+  /** Positions behind which messages are gone. */
+  readonly lost: number
 }
+
+type Sources = Readonly<Record<'memory' | 'tables', number>>
 
 /** Messages and bytes of a page, which each reader that resumes may hold. */
 const PAGE = 500
@@ -78,24 +82,33 @@ const NEWEST = 'select pgws.newest(array(select json_array_elements_text($1::tex
 const HEAD = 'select head::float8 as head from pgws.stand()'
 
 export function createJournal(options: JournalOptions): Journal {
-  const follower = createFollower(options)
+  const follower = createFollower({
+    ...options,
+    lost(from, to) {
+      lost++
+      options.lost(from, to)
+    },
+  })
   const sequencer = createSequencer({ ...options, sequenced: follower.rang })
   const tables = createTables(options.database)
-  let pagesFromMemory = 0
-  let pagesFromTables = 0
+  const pages = { memory: 0, tables: 0 }
+  const resumes = { memory: 0, tables: 0 }
+  let lost = 0
+
+  const isAtHand = (number: number): boolean => number >= follower.recent.since
 
   function fromMemory(channels: readonly string[], number: number): Page {
-    pagesFromMemory++
+    pages.memory++
     const entries = follower.recent.after(channels, number, PAGE)
     const last = entries.length < PAGE ? undefined : entries.at(-1)
     return { entries, upTo: last?.number ?? follower.head, isEnd: last === undefined }
   }
 
   async function fromTables(channels: readonly string[], number: number): Promise<Page | 'lost'> {
-    pagesFromTables++
+    pages.tables++
     const received = follower.head
     try {
-      const found = (await tables.ask(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
+      const found = (await tables.query(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
         entryOf,
       )
       // What was not received yet comes live.
@@ -103,22 +116,31 @@ export function createJournal(options: JournalOptions): Journal {
       if (entries.length < found.length) return { entries, upTo: follower.head, isEnd: false }
       return { entries, upTo: entries.at(-1)?.number ?? Math.max(number, received), isEnd: false }
     } catch (error) {
-      if (asDatabaseError(error).code === GONE) return 'lost'
-      throw error
+      if (asDatabaseError(error).code !== GONE) throw error
+      lost++
+      return 'lost'
     }
   }
 
   async function newestInTables(channels: readonly string[], count: number): Promise<number> {
-    const [row] = await tables.ask(NEWEST, [JSON.stringify(channels), String(count)])
+    const [row] = await tables.query(NEWEST, [JSON.stringify(channels), String(count)])
     return row?.number == null ? follower.head : Math.min(Number(row.number), follower.head)
   }
 
   /** A position that another server gave, which this one may not have received yet. */
   async function ahead(number: number): Promise<number | 'lost'> {
-    const [row] = await tables.ask(HEAD)
+    const [row] = await tables.query(HEAD)
     if (number > Number(row?.head)) return 'lost'
     await follower.reached(number)
     return number
+  }
+
+  /** Counts where a reader begins. */
+  function begun<T extends number | string>(found: T | Promise<T>): T | Promise<T> {
+    if (found instanceof Promise) return found.then(begun)
+    if (found === 'lost' || (typeof found === 'number' && found + 1 < follower.kept)) lost++
+    else if (typeof found === 'number') resumes[isAtHand(found) ? 'memory' : 'tables']++
+    return found
   }
 
   const history: History = {
@@ -128,15 +150,15 @@ export function createJournal(options: JournalOptions): Journal {
     get kept() {
       return follower.kept
     },
-    after: (channels, number) => (number >= follower.recent.since ? fromMemory(channels, number) : fromTables(channels, number)),
+    after: (channels, number) => (isAtHand(number) ? fromMemory(channels, number) : fromTables(channels, number)),
     last(channels, count) {
       const entries = follower.recent.last(channels, count)
       const first = entries.length === count ? entries[0] : undefined
-      return first === undefined ? newestInTables(channels, count) : first.number - 1
+      return begun(first === undefined ? newestInTables(channels, count) : first.number - 1)
     },
     find(position) {
       const number = numberOf(follower.epochs, position)
-      return typeof number === 'string' || number <= follower.head ? number : ahead(number)
+      return begun(typeof number === 'string' || number <= follower.head ? number : ahead(number))
     },
     position: (number) => positionOf(follower.epochs, number),
   }
@@ -150,13 +172,13 @@ export function createJournal(options: JournalOptions): Journal {
       const { recent } = follower
       const { state, looks, batches } = sequencer
       const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
-      return { sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
+      return { sequencer: state, looks, batches, ...cached, resumes, pages, lost }
     },
+    holdings: () => readHoldings(tables, follower.head),
     async start() {
-      const fault = await tables.fault()
-      if (fault !== undefined) throw new SchemaFault(fault)
+      await mustBeUsable(tables, options.retention)
       // So that there is an epoch before anyone asks for a position.
-      await tables.ask(BEGIN_SESSION, [options.retention])
+      await tables.query(BEGIN_SESSION, [options.retention])
       await follower.start()
       sequencer.start()
     },
@@ -173,9 +195,7 @@ export function createJournal(options: JournalOptions): Journal {
 }
 
 interface Tables {
-  ask(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
-  /** Why the journal cannot be used here. */
-  fault(): Promise<string | undefined>
+  query(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
   stop(): void
 }
 
@@ -207,13 +227,12 @@ function createTables(database: Pick<Database, 'connect'>): Tables {
   }
 
   return {
-    ask(statement, parameters) {
+    query(statement, parameters) {
       const run = async () => askWithin(ANSWER_LIMIT, await opened(), statement, parameters)
       const answer = turn.then(run)
       turn = answer.catch(() => undefined)
       return answer
     },
-    fault: async () => faultOfSchema(await opened()),
     stop() {
       state = 'stopped'
       opening?.then(
