@@ -1,4 +1,4 @@
-/** Owns a TCP proxy in front of PostgreSQL that does what networks do: to all connections, or to one of several, or in one direction. */
+/** Owns a TCP proxy in front of PostgreSQL, or of the program, that does what networks do: to all connections, or to one of several, or in one direction. */
 import { connect, createServer, type Socket } from 'node:net'
 
 export interface Proxy extends Disposable {
@@ -7,8 +7,8 @@ export interface Proxy extends Disposable {
   swallow(): void
   /** New connections pass again; those that went silent stay so. */
   pass(): void
-  /** The open connections of a kind, the oldest first. */
-  links(side: Side): readonly Link[]
+  /** The open connections, or those of a kind, the oldest first. */
+  links(side?: Side): readonly Link[]
 }
 
 /** What a session does, as its statements show: LISTEN, or NOTIFY. */
@@ -92,7 +92,7 @@ export async function startProxy(target: number): Promise<Proxy> {
     pass: () => {
       isSwallowing = false
     },
-    links: (side) => [...links].filter((link) => link.side === side),
+    links: (side) => [...links].filter((link) => side === undefined || link.side === side),
     [Symbol.dispose]: () => {
       server.close()
       for (const socket of sockets) socket.destroy()

@@ -123,8 +123,10 @@ export function createJournal(options: JournalOptions): Journal {
   }
 
   async function newestInTables(channels: readonly string[], count: number): Promise<number> {
+    // What is published while the tables are asked lies behind this.
+    const { head } = follower
     const [row] = await tables.query(NEWEST, [JSON.stringify(channels), String(count)])
-    return row?.number == null ? follower.head : Math.min(Number(row.number), follower.head)
+    return row?.number == null ? head : Math.min(Number(row.number), follower.head)
   }
 
   /** A position that another server gave, which this one may not have received yet. */
