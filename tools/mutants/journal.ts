@@ -125,4 +125,12 @@ export const journal: readonly Mutant[] = [
     promise: 'Where a sequencer that hangs may not be ended, another looks in its place',
     title: 'when it hangs and may not be ended',
   },
+  {
+    ...schema,
+    test: 'test/faults/journal/takeover.test.ts',
+    find: "if holder.state = 'active' then",
+    replace: 'if false then',
+    promise: 'A sequencer whose look takes its time is not replaced',
+    title: 'not while a look takes its time',
+  },
 ]

@@ -65,6 +65,28 @@ describe('of two servers one is the sequencer, and the other takes over', () => 
     }
   })
 
+  test('not while a look takes its time', async () => {
+    const [first, second] = await two()
+    const holder = place.session()
+    const sequencing = () =>
+      place.sql`select pid from pg_locks where locktype = 'advisory' and classid = 1885828979 and objid = 2`
+    const before = [...(await sequencing())]
+    try {
+      await holder`begin`
+      await holder`lock table pgws.transactions in access exclusive mode`
+      await publish('slowly looked at')
+      // Many checks of the one that stands by.
+      await Bun.sleep(1500)
+      await holder`commit`
+      await until('the message', () => got(first, 'slowly looked at') && got(second, 'slowly looked at'))
+      expect([...(await sequencing())]).toEqual(before)
+      expect(isSequencer(first)).toBe(true)
+    } finally {
+      first.stop()
+      second.stop()
+    }
+  })
+
   test('when it hangs and may not be ended: the other stands in, and steps back', async () => {
     // The lock of a session that the schema's owner may not end.
     await place.sql.unsafe(

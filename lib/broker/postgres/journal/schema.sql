@@ -717,15 +717,22 @@ create or replace function pgws.become_sequencer() returns boolean
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as 'select pg_try_advisory_lock(1885828979, 2)';
 
--- Ends the session of a sequencer that does not look any more: its server hangs, or is cut off. False where that is not allowed.
+-- Ends the session of a sequencer that does not look any more: its server hangs, or is cut off. Null where it does look, and takes its
+-- time; false where it may not be ended.
 create or replace function pgws.replace_sequencer() returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  holder pg_stat_activity;
 begin
-  return coalesce(bool_or(pg_terminate_backend(l.pid)), true)
-  from pg_locks l
+  select a.* into holder
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
   where l.locktype = 'advisory' and l.classid = 1885828979 and l.objid = 2 and l.granted and l.pid <> pg_backend_pid()
     and l.database = (select d.oid from pg_database d where d.datname = current_database());
+  if holder.state = 'active' then
+    return null;
+  end if;
+  return holder.pid is null or pg_terminate_backend(holder.pid);
 exception when insufficient_privilege then
   return false;
 end

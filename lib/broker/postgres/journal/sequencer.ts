@@ -17,7 +17,7 @@
 import { asDatabaseError, type Connection, type Database, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
 import { createBackoff, createPause } from '../../../waiting.ts'
-import { askWithin } from './asking.ts'
+import { askWithin, isAtWork } from './asking.ts'
 
 /** The database channel on which publishers ring while nobody looks. */
 export const BELL = 'pgws_published'
@@ -115,8 +115,12 @@ export function createSequencer(options: SequencerOptions): Sequencer {
   /** Waits so many milliseconds, or until a bell rings that no look has followed. */
   const nap = (milliseconds: number): Promise<void> => (hasRung() || is('stopped') ? Promise.resolve() : pause.wait(milliseconds))
 
-  const ask = async (statement: string, parameters?: readonly string[]): Promise<Row> =>
-    (await askWithin(limit, session, statement, parameters))[0] ?? {}
+  /** The first look after a long time without a server, or at a large transaction, takes its time. */
+  async function ask(statement: string, parameters?: readonly string[]): Promise<Row> {
+    const asked = session
+    const isBusy = async (): Promise<boolean> => asked !== undefined && isAtWork(database, asked)
+    return (await askWithin(limit, asked, statement, parameters, isBusy))[0] ?? {}
+  }
 
   /** Undefined where another look was ahead. */
   async function look(): Promise<Look | undefined> {
@@ -228,11 +232,14 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       if (found.become === true) return
       const head = Number(found.head)
       if (found.behind === true && behindAt === head) {
-        log.warning('the sequencer does not look any more, and is replaced', { position: head })
-        if ((await ask('select pgws.replace_sequencer() as ended')).ended === true) await nap(DROWSY)
-        else await standIn(head)
-        behindAt = undefined
-        continue
+        const { ended } = await ask('select pgws.replace_sequencer() as ended')
+        if (ended !== null) {
+          log.warning('the sequencer does not look any more, and is replaced', { position: head })
+          if (ended === true) await nap(DROWSY)
+          else await standIn(head)
+          behindAt = undefined
+          continue
+        }
       }
       behindAt = found.behind === true ? head : undefined
       await nap(period)
