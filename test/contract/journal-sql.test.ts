@@ -148,8 +148,8 @@ describe('what is published', () => {
 test('a batch of the server is one transaction, in its order, and once however often it is sent', async () => {
   const { statement, parameters } = createKeeping()
   const channels = ['a', 'b \u0001', 'a']
-  const messages = channels.map((channel) => ({ channel, head: '', tail: '', bytes: 0 }))
-  const texts = ['one', 'two', 'three'].map((text, index) => ({ text, stamp: index }))
+  const messages = channels.map((channel) => ({ channel, head: '{"at":', tail: '', bytes: 0 }))
+  const texts = ['1', '2', '3'].map((stamp) => `{"at":${stamp}}`)
   for (const [after, number] of [
     ['', '1'],
     ['', '1'],
@@ -157,7 +157,7 @@ test('a batch of the server is one transaction, in its order, and once however o
     ['7', '8'],
   ] as const)
     await sql.unsafe(statement, [after, number, ...parameters(messages, texts)])
-  expect(await published()).toEqual(['one', 'two', 'three'])
+  expect(await published()).toEqual(texts)
 })
 
 describe('an error says what it is', () => {

@@ -2,14 +2,6 @@
 
 import type { Envelope } from '../../channels/envelope.ts'
 
-/** Texts that stay the same however often a batch is sent. */
-export interface Text {
-  /** What PostgreSQL carries. */
-  readonly text: string
-  /** In microseconds of UNIX time, of which no two texts of a process have the same. */
-  readonly stamp: number
-}
-
 export interface Carrier {
   /**
    * Takes a batch that follows another ($1, that one's number) only if that one was taken, so that nothing overtakes: what is set
@@ -17,20 +9,18 @@ export interface Carrier {
    */
   readonly statement: string
   /** What stands behind the two numbers. */
-  parameters(messages: readonly Envelope[], texts: readonly Text[]): readonly string[]
+  parameters(messages: readonly Envelope[], texts: readonly string[]): readonly string[]
 }
 
 /** Stands between the texts of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
 const SEPARATOR = '\u0001'
-
-const joined = (texts: readonly Text[]): string => texts.map(({ text }) => text).join(SEPARATOR)
 
 /** @param channel the database channel that carries every message. */
 export const createNotifying = (channel: string): Carrier => ({
   statement: `select set_config('pgws.batch', case when count(pg_notify($3, notification)) > 0 then $2 else '' end, false) as taken
     from unnest(string_to_array($4, '${SEPARATOR}')) as notification
     where $1 = '' or (select current_setting('pgws.batch', true)) = $1`,
-  parameters: (_, texts) => [channel, joined(texts)],
+  parameters: (_, texts) => [channel, texts.join(SEPARATOR)],
 })
 
 /** Each text has a key, its sender's or one of ours, so that one that is sent again, for its answer was lost, is published once. */
@@ -44,8 +34,11 @@ export function createKeeping(): Carrier {
       where $1 = '' or (select current_setting('pgws.batch', true)) = $1`,
     parameters: (messages, texts) => [
       JSON.stringify(messages.map(({ channel }) => channel)),
-      joined(texts),
-      JSON.stringify(texts.map(({ stamp }, index) => messages[index]?.key ?? `${sender} ${stamp}`)),
+      texts.join(SEPARATOR),
+      JSON.stringify(messages.map(({ key, head }, index) => key ?? `${sender} ${stampIn(texts[index] ?? '', head)}`)),
     ],
   }
 }
+
+/** The time stamp of a text, of which no two of a process have the same. */
+const stampIn = (text: string, head: string): string => text.slice(head.length, text.indexOf('}', head.length))

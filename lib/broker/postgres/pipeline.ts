@@ -8,7 +8,7 @@
 
 import { type Envelope, nextStamp, notificationOf } from '../../channels/envelope.ts'
 import { asDatabaseError, type Connection, DatabaseError } from '../../database/connection.ts'
-import type { Carrier, Text } from './carriers.ts'
+import type { Carrier } from './carriers.ts'
 
 export interface Pipeline<M extends Envelope> {
   /** Messages neither in the database nor refused. */
@@ -48,7 +48,7 @@ const QUEUE_FULL = '54000'
 interface Batch<M> {
   readonly carrier: Carrier
   readonly messages: readonly M[]
-  readonly texts: readonly Text[]
+  readonly texts: readonly string[]
 }
 
 interface Sent<M> {
@@ -66,11 +66,11 @@ export function createPipeline<M extends Envelope>(connected: () => Promise<Conn
   let posted = 0
   let stamp = 0
 
-  function stamped(messages: readonly M[]): readonly Text[] {
+  function stamped(messages: readonly M[]): readonly string[] {
     const now = Date.now()
     return messages.map((message) => {
       stamp = nextStamp(stamp, now)
-      return { text: notificationOf(message, stamp), stamp }
+      return notificationOf(message, stamp)
     })
   }
 
