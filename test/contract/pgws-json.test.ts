@@ -364,3 +364,24 @@ test('other clients of a channel get byte for byte what they got, also on a chan
     expect([await plain.next(), await pgws.next()].map(payloadOf)).toEqual(['{"command":"ping"}', '{"command":"ping"}'])
   }
 })
+
+test('who sends faster than PGWS_MAX_MESSAGES_PER_SECOND is closed with 1008, whatever the commands are', async () => {
+  await using limited = await start({ PGWS_DB_URI: database().uri, PGWS_MAX_MESSAGES_PER_SECOND: '20' })
+  await using client = await converse(limited)
+  for (let id = 0; id < 21; id++) client.say({ id, command: 'ping' })
+  expect(await client.client.closed).toMatchObject({ code: 1008 })
+  expect(client.client.waiting).toBe(20)
+})
+
+test('a publish that the database refuses is refused alone, and the connection stays', async () => {
+  await sql().unsafe(`create database latin_json encoding 'LATIN1' locale 'C' template template0`)
+  await using latin = await start({ PGWS_DB_URI: database().uri.replace(/\/[^/]*$/, '/latin_json') })
+  await using client = await converse(latin)
+  const answers = await client.ask(...['ä', '☃', 'ö'].map((text, id) => ({ id, command: 'publish', channel: 'a', text })))
+  expect(answers).toEqual([
+    { id: 0, event: 'Published', channel: 'a' },
+    { id: 1, event: 'Refused', code: 'REFUSED_BY_DATABASE', reason: 'The database refused the message' },
+    { id: 2, event: 'Published', channel: 'a' },
+  ])
+  expect(await client.ask({ command: 'ping' })).toEqual([{ event: 'Pong' }])
+})
