@@ -175,6 +175,36 @@ describe('unsubscribe', () => {
     expect(await other.take(2)).toEqual([message(left, 'before'), message(left, 'after')])
   })
 
+  test('and subscribe, again and again under load, let no message through in between', async () => {
+    const channel = unique('toggle')
+    await using writer = await converse(program, { claims: { mode: 'w' } })
+    await using client = await converse(program)
+    let isGoing = true
+    const writing = (async () => {
+      while (isGoing) await writer.ask(...Array.from({ length: 50 }, () => ({ command: 'publish', channel, text: 'x' })))
+    })()
+    const rounds = 500
+    const asking = (async () => {
+      for (let round = 0; round < rounds; round++) {
+        client.say({ command: 'subscribe', channel })
+        if (round % 3) await Bun.sleep(1)
+        client.say({ command: 'unsubscribe', channel })
+        if (round % 5) await Bun.sleep(0)
+      }
+      client.say({ command: 'ping' })
+    })()
+    let isSubscribed = false
+    const seen = { Message: 0, astray: 0 }
+    for (let event = await client.next(); event.event !== 'Pong'; event = await client.next()) {
+      if (event.event === 'Message') seen[isSubscribed ? 'Message' : 'astray']++
+      else isSubscribed = event.event === 'Subscribed'
+    }
+    isGoing = false
+    await Promise.all([asking, writing])
+    expect(seen.Message).toBeGreaterThan(100)
+    expect(seen.astray).toBe(0)
+  })
+
   test('of a channel that is not subscribed is refused', async () => {
     await using client = await converse(program)
     expect(await client.ask({ id: 2, command: 'unsubscribe', channel: 'a' })).toEqual([
