@@ -35,20 +35,20 @@ export interface Publishes {
 
 type Settled = (outcome: Outcome) => void
 
-export interface AnswersOptions {
+export interface AnswersOptions<S> {
   /** To be told the bytes of what was written to a reader. */
   readonly handedOn: (bytes: number, readers: number) => void
   /** Sends so much that even its refusals cannot all be kept. */
-  readonly overwhelmed: (session: Answering) => void
+  readonly overwhelmed: (session: S) => void
 }
 
 /** Entries from which on the answered ones are cut off, so that an array is not moved for each. */
 const CUT = 1024
 
 /** @returns makes the publishes of one client. */
-export function createAnswers({ handedOn, overwhelmed }: AnswersOptions): (session: Answering) => Publishes {
+export function createAnswers<S extends Answering>({ handedOn, overwhelmed }: AnswersOptions<S>): (session: S) => Publishes {
   /** Answers of this tick, by client. */
-  const due = new Map<Answering, string[]>()
+  const due = new Map<S, string[]>()
 
   function flush(): void {
     for (const [session, texts] of due) {
@@ -62,7 +62,7 @@ export function createAnswers({ handedOn, overwhelmed }: AnswersOptions): (sessi
     due.clear()
   }
 
-  function write(session: Answering, text: string): void {
+  function write(session: S, text: string): void {
     if (due.size === 0) queueMicrotask(flush)
     const texts = due.get(session)
     if (texts) texts.push(text)
@@ -70,7 +70,7 @@ export function createAnswers({ handedOn, overwhelmed }: AnswersOptions): (sessi
   }
 
   /** A refusal that waits for nothing comes at once, as that of any command. */
-  function writeNow(session: Answering, text: string): void {
+  function writeNow(session: S, text: string): void {
     if (due.has(session)) return write(session, text)
     session.client.write(text)
     handedOn(Buffer.byteLength(text), 1)

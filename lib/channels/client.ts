@@ -54,11 +54,18 @@ export interface Commands {
 export type Id = number | string | undefined
 
 export type Command =
-  | { readonly command: 'subscribe'; readonly id: Id; readonly channel: string; readonly asked: Asked }
+  | SubscribeCommand
   | { readonly command: 'unsubscribe'; readonly id: Id; readonly channel: string }
   | PublishCommand
   | { readonly command: 'token'; readonly id: Id; readonly token: string }
   | { readonly command: 'ping'; readonly id: Id }
+
+export interface SubscribeCommand {
+  readonly command: 'subscribe'
+  readonly id: Id
+  readonly channel: string
+  readonly asked: Asked
+}
 
 export interface PublishCommand {
   readonly command: 'publish'

@@ -2,21 +2,14 @@
 
 import type { Grant } from '../access/grant.ts'
 import type { Log } from '../log.ts'
-import type { Metrics } from '../metrics.ts'
 import { closing, type Refusal } from '../refusal.ts'
-import type { Broker } from './broker.ts'
 import type { Client, Protocol } from './client.ts'
 import { createClientLog } from './client-log.ts'
-import { createConversations } from './conversation.ts'
 import { createEndings } from './ending.ts'
 import type { MetaEvents } from './events.ts'
-import { createFrames } from './frames.ts'
-import type { Hub } from './hub.ts'
-import { type Clock, createLiveness } from './liveness.ts'
-import { createPublisher } from './publisher.ts'
-import { type Beginning, createReadings } from './reading.ts'
+import { clock, createParts, type PartsOptions } from './parts.ts'
+import type { Beginning } from './reading.ts'
 import { createSession, type Session } from './record.ts'
-import { createSlowReaders } from './slow-readers.ts'
 
 export type { Session }
 
@@ -64,108 +57,24 @@ export interface Sessions {
   closeAll(patience: number): Promise<void>
 }
 
-export interface SessionsOptions {
-  readonly hub: Hub
-  readonly broker: Pick<Broker, 'publish' | 'history'>
-  /** Whether a channel's messages are kept, so that an outage of the broker misses none. */
-  readonly isKept: (channel: string) => boolean
-  /** An envelope of a channel stays below so many bytes. */
-  readonly limitOf: (channel: string) => number
+export interface SessionsOptions extends PartsOptions {
   readonly meta: MetaEvents
-  readonly metrics: Metrics
   readonly log: Log
-  readonly forwardClaims: readonly string[] | undefined
   /** The claim that says in the log who a client is. */
   readonly logClaim: string | undefined
-  readonly maxMessagesPerSecond: number
-  /** Of one client that sends commands. */
-  readonly maxSubscriptions: number
-  /** What a token allows, before any channel is asked for. */
-  readonly authorize: (token: string) => Grant | Refusal | Promise<Grant | Refusal>
-  readonly sendBufferBytes: number
-  /** Whether readers that cannot be told what they may have missed are closed. */
-  readonly closeAfterOutage: boolean
-  /** Milliseconds between two rounds of pings. Default 15,000. */
-  readonly pingEvery?: number
 }
-
-const PING_EVERY = 15_000
-
-const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
 
 /** Clients may choose any close code from here on (RFC 6455 section 7.4.2). Counted under one label, they cannot create 2,000 series. */
 const OWN_CODES = 3000
 
 export function createSessions(options: SessionsOptions): Sessions {
-  const { hub, meta, metrics, pingEvery = PING_EVERY } = options
+  const { meta, metrics } = options
   const log = createClientLog(options.log, options.logClaim)
   const sessions = new Set<Session>()
+  const endings = createEndings(sessions, log)
+  const { liveness, readings, conversations, frames, handedOn } = createParts(options, sessions, endings, log)
+  const { close, closeAll, gone } = endings
   let created = 0
-  const { close, drop, closeAll, gone } = createEndings(sessions, log)
-  const liveness = createLiveness<Session>({
-    sessions,
-    clock,
-    pingEvery,
-    silent: (session) => drop(session, 'SILENT'),
-    isWarned: ({ conversation }) => conversation !== undefined,
-    expiring: (session) => conversations.expiring(session),
-    expired: (session) => close(session, 'EXPIRED'),
-  })
-  const publisher = createPublisher<Session>({
-    broker: options.broker,
-    limitOf: options.limitOf,
-    forwardClaims: options.forwardClaims,
-    refused: (session) => close(session, 'REFUSED_BY_DATABASE'),
-  })
-  const handedOn = createSlowReaders<Session>({
-    readers: sessions,
-    limit: options.sendBufferBytes,
-    found(session) {
-      metrics.slowReaders.add()
-      drop(session, 'READS_TOO_SLOWLY')
-    },
-  })
-
-  const isOpen = (session: Session): boolean => sessions.has(session) && session.closure === undefined
-
-  const readings = createReadings<Session>({
-    hub,
-    history: options.broker.history,
-    room: options.sendBufferBytes / 4,
-    closeAfterOutage: options.closeAfterOutage,
-    isOpen,
-    close,
-    handedOn,
-  })
-  const conversations = createConversations<Session>({
-    readings,
-    publisher,
-    history: options.broker.history,
-    isKept: options.isKept,
-    maxSubscriptions: options.maxSubscriptions,
-    authorize: options.authorize,
-    renewed(session, earlier) {
-      liveness.renewed(session, earlier)
-      log.renewed(session)
-    },
-    received({ length }) {
-      metrics.received.add()
-      metrics.receivedBytes.add(length)
-    },
-    overwhelmed: (session) => close(session, 'BUFFER_FULL'),
-    isOpen,
-    handedOn,
-  })
-
-  const frames = createFrames<Session>({
-    maxMessagesPerSecond: options.maxMessagesPerSecond,
-    clock,
-    conversations,
-    publisher,
-    close,
-    metrics,
-    log,
-  })
 
   function leave(session: Session): void {
     created--

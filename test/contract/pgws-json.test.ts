@@ -175,6 +175,36 @@ describe('unsubscribe', () => {
     expect(await other.take(2)).toEqual([message(left, 'before'), message(left, 'after')])
   })
 
+  test('and subscribe, again and again under load, let no message through in between', async () => {
+    const channel = unique('toggle')
+    await using writer = await converse(program, { claims: { mode: 'w' } })
+    await using client = await converse(program)
+    let isGoing = true
+    const writing = (async () => {
+      while (isGoing) await writer.ask(...Array.from({ length: 50 }, () => ({ command: 'publish', channel, text: 'x' })))
+    })()
+    const rounds = 500
+    const asking = (async () => {
+      for (let round = 0; round < rounds; round++) {
+        client.say({ command: 'subscribe', channel })
+        if (round % 3) await Bun.sleep(1)
+        client.say({ command: 'unsubscribe', channel })
+        if (round % 5) await Bun.sleep(0)
+      }
+      client.say({ command: 'ping' })
+    })()
+    let isSubscribed = false
+    const seen = { Message: 0, astray: 0 }
+    for (let event = await client.next(); event.event !== 'Pong'; event = await client.next()) {
+      if (event.event === 'Message') seen[isSubscribed ? 'Message' : 'astray']++
+      else isSubscribed = event.event === 'Subscribed'
+    }
+    isGoing = false
+    await Promise.all([asking, writing])
+    expect(seen.Message).toBeGreaterThan(100)
+    expect(seen.astray).toBe(0)
+  })
+
   test('of a channel that is not subscribed is refused', async () => {
     await using client = await converse(program)
     expect(await client.ask({ id: 2, command: 'unsubscribe', channel: 'a' })).toEqual([
@@ -363,4 +393,25 @@ test('other clients of a channel get byte for byte what they got, also on a chan
     plain.send('{"command":"ping"}')
     expect([await plain.next(), await pgws.next()].map(payloadOf)).toEqual(['{"command":"ping"}', '{"command":"ping"}'])
   }
+})
+
+test('who sends faster than PGWS_MAX_MESSAGES_PER_SECOND is closed with 1008, whatever the commands are', async () => {
+  await using limited = await start({ PGWS_DB_URI: database().uri, PGWS_MAX_MESSAGES_PER_SECOND: '20' })
+  await using client = await converse(limited)
+  for (let id = 0; id < 21; id++) client.say({ id, command: 'ping' })
+  expect(await client.client.closed).toMatchObject({ code: 1008 })
+  expect(client.client.waiting).toBe(20)
+})
+
+test('a publish that the database refuses is refused alone, and the connection stays', async () => {
+  await sql().unsafe(`create database latin_json encoding 'LATIN1' locale 'C' template template0`)
+  await using latin = await start({ PGWS_DB_URI: database().uri.replace(/\/[^/]*$/, '/latin_json') })
+  await using client = await converse(latin)
+  const answers = await client.ask(...['ä', '☃', 'ö'].map((text, id) => ({ id, command: 'publish', channel: 'a', text })))
+  expect(answers).toEqual([
+    { id: 0, event: 'Published', channel: 'a' },
+    { id: 1, event: 'Refused', code: 'REFUSED_BY_DATABASE', reason: 'The database refused the message' },
+    { id: 2, event: 'Published', channel: 'a' },
+  ])
+  expect(await client.ask({ command: 'ping' })).toEqual([{ event: 'Pong' }])
 })

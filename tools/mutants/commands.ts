@@ -3,6 +3,7 @@ import type { Mutant } from './mutant.ts'
 
 const command = { file: 'lib/doors/command.ts', test: 'test/unit/command.test.ts' }
 const conversation = { file: 'lib/channels/conversation.ts', test: 'test/unit/conversation.test.ts' }
+const subscriptions = { file: 'lib/channels/subscriptions.ts', test: 'test/unit/conversation.test.ts' }
 const answers = { file: 'lib/channels/answers.ts', test: 'test/unit/answers.test.ts' }
 const liveness = { file: 'lib/channels/liveness.ts', test: 'test/unit/liveness.test.ts' }
 const onTheWire = { test: 'test/contract/pgws-json.test.ts' }
@@ -88,14 +89,14 @@ export const commands: readonly Mutant[] = [
     title: 'are each answered for themselves',
   },
   {
-    ...conversation,
+    ...subscriptions,
     find: 'channels.length + conversation.joining.length >= options.maxSubscriptions',
     replace: 'channels.length >= options.maxSubscriptions',
     promise: 'PGWS_MAX_SUBSCRIPTIONS bounds what a client is subscribed to, and what it waits for',
     title: 'count against the limit',
   },
   {
-    ...conversation,
+    ...subscriptions,
     find: "write(session, { id, event: 'Subscribed', channel, position: position(begins) })\n    if (!isThere && isOn(session, channel)) readings.begin(session, [channel], begins)",
     replace:
       "if (!isThere) readings.begin(session, [channel], begins)\n    write(session, { id, event: 'Subscribed', channel, position: position(begins) })",
@@ -103,14 +104,14 @@ export const commands: readonly Mutant[] = [
     title: 'begins where it is asked to',
   },
   {
-    ...conversation,
+    ...subscriptions,
     find: 'if (!conversation?.joining.includes(joining)) return',
     replace: 'if (!conversation) return',
     promise: 'Who left a channel before it stood is not on it',
     title: 'left before it stands',
   },
   {
-    ...conversation,
+    ...subscriptions,
     find: 'session.client.leave(channel)',
     replace: '',
     promise: 'Nothing of a channel comes behind Unsubscribed',
@@ -118,15 +119,15 @@ export const commands: readonly Mutant[] = [
     title: 'nothing of the channel comes behind it',
   },
   {
-    ...conversation,
+    ...subscriptions,
     find: 'if (code === undefined || !isOn(session, channel)) continue',
     replace: 'if (code === undefined) continue',
     promise: 'A slow reader that is dropped in the middle takes no channel from others',
     title: 'leaves each channel once',
   },
   {
-    ...conversation,
-    find: 'abandon(session, conversation, (channel) => readFault(granted, channel))',
+    ...subscriptions,
+    find: 'abandon(session, (channel) => readFault(session.grant, channel))',
     replace: '',
     promise: 'What a new token does not allow does not come to stand under it',
     title: 'a new token ends what it does not allow',

@@ -65,6 +65,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...pings,
+    file: 'lib/channels/parts.ts',
     find: 'PING_EVERY = 15_000',
     replace: 'PING_EVERY = 30_500',
     promise: 'A ping goes to each client at least every 30 s',
@@ -81,6 +82,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
+    file: 'lib/channels/parts.ts',
     find: "expired: (session) => close(session, 'EXPIRED')",
     replace: "expired: (session) => drop(session, 'SILENT')",
     promise: 'A connection ends with its token, which its client is told',

@@ -1,0 +1,116 @@
+/** Owns how the parts that look after connected clients are joined: each gets those that it hands on to. */
+
+import type { Grant } from '../access/grant.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Refusal } from '../refusal.ts'
+import type { Broker } from './broker.ts'
+import type { ClientLog } from './client-log.ts'
+import { createConversations } from './conversation.ts'
+import type { Endings } from './ending.ts'
+import { createFrames } from './frames.ts'
+import type { Hub } from './hub.ts'
+import { type Clock, createLiveness } from './liveness.ts'
+import { createPublisher } from './publisher.ts'
+import { createReadings } from './reading.ts'
+import type { Session } from './record.ts'
+import { createSlowReaders } from './slow-readers.ts'
+
+export interface PartsOptions {
+  readonly hub: Hub
+  readonly broker: Pick<Broker, 'publish' | 'history'>
+  /** Whether a channel's messages are kept, so that an outage of the broker misses none. */
+  readonly isKept: (channel: string) => boolean
+  /** An envelope of a channel stays below so many bytes. */
+  readonly limitOf: (channel: string) => number
+  readonly metrics: Metrics
+  readonly forwardClaims: readonly string[] | undefined
+  readonly maxMessagesPerSecond: number
+  /** Of one client that sends commands. */
+  readonly maxSubscriptions: number
+  /** What a token allows, before any channel is asked for. */
+  readonly authorize: (token: string) => Grant | Refusal | Promise<Grant | Refusal>
+  readonly sendBufferBytes: number
+  /** Whether readers that cannot be told what they may have missed are closed. */
+  readonly closeAfterOutage: boolean
+  /** Milliseconds between two rounds of pings. Default 15,000. */
+  readonly pingEvery?: number
+}
+
+const PING_EVERY = 15_000
+
+export const clock: Clock = { wall: Date.now, monotonic: () => performance.now() }
+
+/** @param sessions the open ones. */
+export function createParts(
+  { hub, metrics, pingEvery = PING_EVERY, ...options }: PartsOptions,
+  sessions: Set<Session>,
+  endings: Endings<Session>,
+  log: ClientLog,
+) {
+  const { close, drop } = endings
+  const liveness = createLiveness<Session>({
+    sessions,
+    clock,
+    pingEvery,
+    silent: (session) => drop(session, 'SILENT'),
+    isWarned: ({ conversation }) => conversation !== undefined,
+    expiring: (session) => conversations.expiring(session),
+    expired: (session) => close(session, 'EXPIRED'),
+  })
+  const publisher = createPublisher<Session>({
+    broker: options.broker,
+    limitOf: options.limitOf,
+    forwardClaims: options.forwardClaims,
+    refused: (session) => close(session, 'REFUSED_BY_DATABASE'),
+  })
+  const handedOn = createSlowReaders<Session>({
+    readers: sessions,
+    limit: options.sendBufferBytes,
+    found(session) {
+      metrics.slowReaders.add()
+      drop(session, 'READS_TOO_SLOWLY')
+    },
+  })
+
+  const isOpen = (session: Session): boolean => sessions.has(session) && session.closure === undefined
+
+  const readings = createReadings<Session>({
+    hub,
+    history: options.broker.history,
+    room: options.sendBufferBytes / 4,
+    closeAfterOutage: options.closeAfterOutage,
+    isOpen,
+    close,
+    handedOn,
+  })
+  const conversations = createConversations<Session>({
+    readings,
+    publisher,
+    history: options.broker.history,
+    isKept: options.isKept,
+    maxSubscriptions: options.maxSubscriptions,
+    authorize: options.authorize,
+    renewed(session, earlier) {
+      liveness.renewed(session, earlier)
+      log.renewed(session)
+    },
+    received({ length }) {
+      metrics.received.add()
+      metrics.receivedBytes.add(length)
+    },
+    overwhelmed: (session) => close(session, 'BUFFER_FULL'),
+    isOpen,
+    handedOn,
+  })
+
+  const frames = createFrames<Session>({
+    maxMessagesPerSecond: options.maxMessagesPerSecond,
+    clock,
+    conversations,
+    publisher,
+    close,
+    metrics,
+    log,
+  })
+  return { liveness, readings, conversations, frames, handedOn }
+}
