@@ -1,7 +1,7 @@
 /** What pages of other origins may ask, and what a browser's own EventSource makes of a stream. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Browser, Page } from 'playwright-core'
-import { launchChromium } from '../support/chromium.ts'
+import { startBrowser } from '../support/browser.ts'
 import { type Answer, request } from '../support/client.ts'
 import { freePort } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
@@ -84,7 +84,7 @@ describe('in Chromium', () => {
   let browser: Browser
   let page: Page
   beforeAll(async () => {
-    browser = await launchChromium()
+    browser = await startBrowser()
     page = await browser.newPage()
     // Another origin than that of the streams.
     await page.goto(`http://localhost:${any.port}/`)

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { parseEnvFile } from '../../lib/config/env-file.ts'
-import { launchChromium } from '../support/chromium.ts'
+import { startBrowser } from '../support/browser.ts'
 import { type Environment, launch, type Program, start } from '../support/program.ts'
 import { database, sql } from '../support/setup.ts'
 import { token } from '../support/token.ts'
@@ -25,7 +25,7 @@ const outside: string[] = []
 
 beforeAll(async () => {
   program = await start(env())
-  browser = await launchChromium()
+  browser = await startBrowser()
 })
 afterAll(async () => {
   await browser.close()
