@@ -20,6 +20,8 @@ const server = Bun.serve<{ channel: string }>({
   hostname: '127.0.0.1',
   port: Number(process.env.PGWS_PORT),
   fetch(request, server) {
+    // No more than an answer: what HTTP itself costs.
+    if (request.method === 'POST') return request.arrayBuffer().then(() => new Response(null, { status: 204 }))
     const [, channel = ''] = new URL(request.url).pathname.split('/')
     return server.upgrade(request, { data: { channel } }) ? undefined : new Response('no', { status: 400 })
   },

@@ -1,4 +1,5 @@
 // The hand-written peer: what a Node developer writes in an afternoon.
+import { createServer } from 'node:http'
 import pg from 'pg'
 import { WebSocketServer } from 'ws'
 
@@ -8,15 +9,25 @@ const listener = new pg.Client({ connectionString: process.env.PGWS_DB_URI })
 const channels = new Map()
 let stamp = 0
 
-const server = new WebSocketServer({ host: '127.0.0.1', port: Number(process.env.PGWS_PORT) }, async () => {
+const streams = new Map()
+const server = createServer((request, response) => {
+  const [, channel] = request.url.split('/')
+  if (!streams.has(channel)) streams.set(channel, new Set())
+  streams.get(channel).add(response)
+  response.on('close', () => streams.get(channel).delete(response))
+  response.writeHead(200, { 'Content-Type': 'text/event-stream' }).flushHeaders()
+})
+server.listen(Number(process.env.PGWS_PORT), '127.0.0.1', async () => {
   await listener.connect()
   listener.on('notification', ({ payload }) => {
-    for (const socket of channels.get(JSON.parse(payload).channel) ?? []) socket.send(payload)
+    const { channel } = JSON.parse(payload)
+    for (const socket of channels.get(channel) ?? []) socket.send(payload)
+    for (const response of streams.get(channel) ?? []) response.write(`data: ${payload}\n\n`)
   })
   await listener.query(`listen "${CHANNEL}"`)
   console.log(`Listening on port ${server.address().port}`)
 })
-server.on('connection', (socket, request) => {
+new WebSocketServer({ server }).on('connection', (socket, request) => {
   const [, channel] = request.url.split('/')
   if (!channels.has(channel)) channels.set(channel, new Set())
   channels.get(channel).add(socket)

@@ -5,10 +5,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import postgres from 'postgres'
-import { openCrowd } from '../test/support/crowd.ts'
+import { type Crowd, openCrowd } from '../test/support/crowd.ts'
 import { median } from '../test/support/median.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 import { token } from '../test/support/token.ts'
+import { openPosters, openStreams } from './http.ts'
 import { type Running, start, subjects } from './subjects.ts'
 
 const quick = process.argv.includes('--quick')
@@ -50,8 +51,15 @@ interface Work {
   readonly subjects?: readonly string[]
 }
 
-async function burst(server: Running, readers: number, messages: number, protocol?: string): Promise<Figures> {
-  const crowd = await openCrowd(server.port, times(readers, path('burst')), readers, protocol)
+const burst = async (server: Running, readers: number, messages: number, protocol?: string): Promise<Figures> =>
+  burstTo(await openCrowd(server.port, times(readers, path('burst')), readers, protocol), server, readers, messages)
+
+async function burstTo(
+  crowd: Pick<Crowd, 'expect' | 'close'>,
+  server: Running,
+  readers: number,
+  messages: number,
+): Promise<Figures> {
   const deliveries = readers * messages
   const figures = await repeated(server, async () => {
     const all = crowd.expect(deliveries)
@@ -86,7 +94,7 @@ async function repeated(
   return { seconds: median(taken), cpu: median(used) }
 }
 
-/** The ratio of a figure with `pgws.json` to the same without it, on one server. */
+/** The ratio of a figure of another door to the same of plain sockets, on one server. */
 async function beside(figure: string, plain: Promise<Figures>, json: () => Promise<Figures>): Promise<Figures> {
   const { [figure]: first = Number.NaN } = await plain
   const figures = await json()
@@ -145,16 +153,27 @@ async function writeAs(
   return { 'messages/s': sent / figures.seconds, 'CPU-µs per message': (figures.cpu / sent) * 1e6 }
 }
 
+async function posts(server: Running, clients: number, messages: number): Promise<Figures> {
+  const crowd = await openPosters(
+    server.port,
+    Array.from({ length: clients }, (_, index) => path(`post-${index}`)),
+  )
+  const figures = await repeated(server, () => crowd.post(messages))
+  await crowd.close()
+  const sent = clients * messages
+  return { 'messages/s': sent / figures.seconds, 'CPU-µs per message': (figures.cpu / sent) * 1e6 }
+}
+
 /** What the first connections cost beside the later ones is the code that they are the first to need. */
-async function idle(server: Running): Promise<Figures> {
+async function idle(server: Running, openIdle: typeof openStreams = openCrowd): Promise<Figures> {
   const figures: Figures = {}
-  const crowds: Awaited<ReturnType<typeof openCrowd>>[] = []
+  const crowds: Pick<Crowd, 'close'>[] = []
   await Bun.sleep(SETTLED_MS)
   const before = server.memory()
   let open = 0
   let earlier = before
   for (const count of quick ? [100, 100] : [1000, 1000, 8000]) {
-    crowds.push(await openCrowd(server.port, times(count, path('idle'))))
+    crowds.push(await openIdle(server.port, times(count, path('idle'))))
     open += count
     await Bun.sleep(SETTLED_MS)
     const now = server.memory()
@@ -227,7 +246,29 @@ const works: readonly Work[] = [
     run: (server) =>
       beside('messages/s', write(server, size(20, 5), size(1000, 100)), () => publish(server, size(20, 5), size(1000, 100))),
   },
-  { name: 'idle connections', run: idle },
+  {
+    name: 'burst to 1,000 event streams',
+    subjects: ours,
+    async run(server) {
+      const [readers, messages] = [size(1000, 100), size(1000, 100)]
+      const streams = async () =>
+        burstTo(await openStreams(server.port, times(readers, path('burst'))), server, readers, messages)
+      return beside('CPU-s per million deliveries', burst(server, readers, messages), streams)
+    },
+  },
+  {
+    name: 'events to 1,000 streams',
+    subjects: ['this server', 'peer', 'on Deno'],
+    run: async (server) =>
+      burstTo(await openStreams(server.port, times(size(1000, 100), path('burst'))), server, size(1000, 100), size(1000, 100)),
+  },
+  {
+    name: 'posts of 20 clients',
+    subjects: ['this server', 'ceiling', 'on Deno'],
+    run: (server) => posts(server, size(20, 5), size(1000, 50)),
+  },
+  { name: 'idle connections', run: (server) => idle(server) },
+  { name: 'idle event streams', subjects: ['this server', 'on Deno'], run: (server) => idle(server, openStreams) },
   { name: 'opening 5,000 at once', run: (server) => opening(server, size(5000, 100)) },
   { name: '200 channels', subjects: ours, run: (server) => manyChannels(server, 200) },
   { name: '20,000 channels', subjects: ours, run: (server) => manyChannels(server, size(20_000, 1000)) },

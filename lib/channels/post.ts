@@ -2,6 +2,7 @@
 
 import type { Grant } from '../access/grant.ts'
 import type { Metrics } from '../metrics.ts'
+import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Outcome } from './broker.ts'
 import { envelope, envelopeFrames } from './envelope.ts'
 import { createSend, type PublishFault, type SendOptions } from './publisher.ts'
@@ -18,19 +19,23 @@ export interface PostOptions extends SendOptions {
 /**
  * Publishes a message on every channel of a grant.
  *
+ * @param message undefined is one too long to be read.
  * @param key of two messages of a channel with the same key, one is published, where history is kept.
  * @param settled is called once, when it is committed on all of them, or with the fault.
  */
 export type Post = (
   grant: Grant,
-  message: Uint8Array,
+  message: Uint8Array | undefined,
   key: string | undefined,
   settled: (fault: PostFault | undefined) => void,
 ) => void
 
 export function createPost({ forwardClaims, metrics, ...options }: PostOptions): Post {
   const send = createSend(options)
+  const { limitOf } = options
   return ({ claims, channels }, message, key, settled) => {
+    if (message === undefined)
+      return settled(channels.every((channel) => limitOf(channel) > NOTIFICATION_BYTES) ? 'TOO_LARGE_TO_KEEP' : 'TOO_LARGE')
     const text = decode(message)
     if (text === undefined || text.includes('\0')) return settled('NOT_TEXT')
     metrics.received.add()

@@ -4,7 +4,7 @@ import type { Grant } from '../access/grant.ts'
 import type { Post, PostFault } from '../channels/post.ts'
 import { createTokenRate } from '../channels/rate.ts'
 import type { Session } from '../channels/session.ts'
-import { isRefusal, type Refusal, type RefusalCode } from '../refusal.ts'
+import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
 import type { Admission, Attempt } from './admission.ts'
 
@@ -57,7 +57,7 @@ export function createPosts({
 
   function outcome(
     allowed: Grant,
-    body: Uint8Array,
+    body: Uint8Array | undefined,
     key: string | undefined,
   ): Promise<PostFault | 'OUTCOME_UNKNOWN' | undefined> {
     return new Promise((resolve) => {
@@ -78,17 +78,17 @@ export function createPosts({
   }
 }
 
-/** The body, or why there is none. One whose length is not said is read until it is too long. */
-async function readBody(request: Request, most: number): Promise<Uint8Array | RefusalCode> {
+/** The body; undefined where it is too long. One whose length is not said is read until it is. */
+async function readBody(request: Request, most: number): Promise<Uint8Array | 'BODY_INCOMPLETE' | undefined> {
   const length = request.headers.get('Content-Length')
-  if (length !== null && Number(length) > most) return 'TOO_LARGE'
+  if (length !== null && Number(length) > most) return undefined
   try {
     if (length !== null) return new Uint8Array(await request.arrayBuffer())
     const chunks: Uint8Array[] = []
     let bytes = 0
     for await (const chunk of request.body ?? []) {
       bytes += chunk.length
-      if (bytes > most) return 'TOO_LARGE'
+      if (bytes > most) return undefined
       chunks.push(chunk)
     }
     return Buffer.concat(chunks)

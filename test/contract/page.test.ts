@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { mkdirSync, readFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
-import chromium from '@sparticuz/chromium'
-import { type Browser, type Page, chromium as playwright } from 'playwright-core'
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { Browser, Page } from 'playwright-core'
 import { parseEnvFile } from '../../lib/config/env-file.ts'
+import { startBrowser } from '../support/browser.ts'
 import { type Environment, launch, type Program, start } from '../support/program.ts'
 import { database, sql } from '../support/setup.ts'
 import { token } from '../support/token.ts'
@@ -26,34 +25,12 @@ const outside: string[] = []
 
 beforeAll(async () => {
   program = await start(env())
-  browser = await playwright.launch({
-    executablePath: await unpackChromium(),
-    args: [
-      // In a single process, closing the last page ends the browser.
-      ...chromium.args.filter((flag) => flag !== '--single-process'),
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--no-first-run',
-    ],
-    headless: true,
-  })
+  browser = await startBrowser()
 })
 afterAll(async () => {
   await browser.close()
   await program.stop()
 })
-
-/** The package unpacks into the folder of temporary files under a fixed name, where another user's may lie. */
-async function unpackChromium(): Promise<string> {
-  const shared = process.env.TMPDIR
-  process.env.TMPDIR = join(tmpdir(), `pgws-chromium-${process.getuid?.()}`)
-  mkdirSync(process.env.TMPDIR, { recursive: true })
-  const path = await chromium.executablePath()
-  if (shared === undefined) delete process.env.TMPDIR
-  else process.env.TMPDIR = shared
-  return path
-}
 
 async function open(options: Parameters<Browser['newPage']>[0] = {}, at = program): Promise<Page> {
   const page = await browser.newPage(options)

@@ -96,7 +96,7 @@ export async function openStream(
       for (const commented of comments.splice(0)) commented(text)
     },
   )
-  let isOver = false
+  let isOver = !response.ok
   const over = (how: 'whole' | 'cut'): 'whole' | 'cut' => {
     isOver = true
     for (const { reject } of readers.splice(0)) reject(new Error(`the stream ended ${how}`))

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { connect, payloadOf } from '../support/client.ts'
+import { openStream } from '../support/event-source.ts'
 import { fixture } from '../support/files.ts'
 import { freePort } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
@@ -96,6 +97,25 @@ describe.each(['nginx', 'caddy'] as const)('behind %s', (name) => {
       }
     },
   )
+
+  test('an event stream comes through message by message, and so does what keeps it alive', async () => {
+    const given = await token({ mode: 'rw', channels: ['chat'] })
+    const headers = { Authorization: `Bearer ${given}` }
+    const url = `https://localhost:${port}/ws/chat`
+    await using stream = await openStream(url, { ca, headers })
+    const post = async (text: string): Promise<number> =>
+      (await fetch(url, { method: 'POST', body: text, headers, tls: { ca } })).status
+    // Each is there before the next is sent: nobody waits for a buffer to fill.
+    for (const text of ['one', 'two', 'x'.repeat(7000)]) {
+      expect(await post(text)).toBe(204)
+      expect(payloadOf((await stream.next()).data)).toBe(text)
+    }
+    await stream.comment()
+    expect(stream.headers.get('Cache-Control')).toBe('no-store')
+    expect(await post('a\0b')).toBe(400)
+    await stream.close()
+    await program.logged(/client closed .*channels=chat code=1005/)
+  })
 
   test('a refusal comes through with its reason', async () => {
     const answer = await fetch(`https://localhost:${port}/ws/chat/none`, {

@@ -116,7 +116,7 @@ describe('a stream', () => {
 
   test('gets what several channels carry in the order in which it was published', async () => {
     const { opened, publish } = streams()
-    const stream = opened('s', ['a', 'b'])
+    const [stream, other] = [opened('s', ['a', 'b']), opened('other', ['b'])]
     for (const [channel, text] of [
       ['a', '1'],
       ['b', '2'],
@@ -126,6 +126,7 @@ describe('a stream', () => {
       publish(channel, text)
     await Promise.resolve()
     expect(parseEvents(stream.text()).events.map(({ data }) => data)).toEqual(['1', '2', '3', '4'])
+    expect(parseEvents(other.text()).events.map(({ data }) => data)).toEqual(['2', '3'])
   })
 
   test('gets what it is written alone behind what was published before', async () => {
