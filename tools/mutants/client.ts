@@ -31,11 +31,11 @@ export const client: readonly Mutant[] = [
     hangs: true,
   },
   {
-    ...wire,
+    ...unit,
     find: "      else lost('the server fell silent')\n",
     replace: '',
     promise: 'A dead connection is noticed',
-    hangs: true,
+    title: 'is pinged after 15 s, and given up after 10 s of silence',
   },
   {
     ...unit,
