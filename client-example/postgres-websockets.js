@@ -10,9 +10,12 @@ const LONGEST_WAIT = 20_000
 /** Milliseconds that a try may take, the token included. */
 const CONNECT_LIMIT = 20_000
 
-/** Milliseconds of silence after which the server is pinged, and within which something has to come then. */
-const SILENCE = 15_000
+/** Milliseconds between pings, and within which something has to come then. */
+const PING_EVERY = 15_000
 const PING_LIMIT = 10_000
+
+/** Milliseconds that a notification may need to come to the server. */
+const UNDER_WAY = 1000
 
 /** What may wait for its answer: more is refused. The server itself keeps 20,000 of a connection. */
 const MOST_PUBLISHES = 10_000
@@ -69,9 +72,10 @@ export function connect(url, { getToken }) {
   /** Tries since a connection held. */
   let failures = 0
   let wasHeard
-  let heardAt
+  /** When the latest ping was sent that was answered: all that the server had by then has come. */
+  let sureAt
   let gap = 0
-  /** Of the try that is next or under way, and of the silence of an open connection. */
+  /** Of the try that is next or under way, and of the pings of an open connection. */
   let timer
   /** While it runs nothing is sent. */
   let pause
@@ -117,7 +121,7 @@ export function connect(url, { getToken }) {
   function lost(reason, cause) {
     leave()
     for (const subscription of subscriptions.values()) {
-      if (subscription.stands) subscription.stoodUntil = heardAt
+      if (subscription.stands) subscription.stoodUntil = Math.max(sureAt, subscription.askedAt) - UNDER_WAY
       subscription.stands = false
     }
     timer = setTimeout(open, wait(SHORTEST_WAIT * 2 ** ++failures))
@@ -135,21 +139,17 @@ export function connect(url, { getToken }) {
     socket = undefined
   }
 
-  /** Looks, in a while, whether the server was heard. A socket that gets rid of bytes is not dead either. */
   function watch() {
-    wasHeard = false
     clearTimeout(timer)
-    timer = setTimeout(() => {
-      failures = 0
-      if (wasHeard) watch()
-      else ping()
-    }, SILENCE)
+    timer = setTimeout(ping, PING_EVERY)
   }
 
+  /** A socket that gets rid of bytes is not dead either. */
   function ping() {
-    socket.send('{"command":"ping"}')
-    const { bufferedAmount } = socket
+    failures = 0
     wasHeard = false
+    send({ id: Date.now(), command: 'ping' })
+    const { bufferedAmount } = socket
     clearTimeout(timer)
     timer = setTimeout(() => {
       if (wasHeard || socket.bufferedAmount < bufferedAmount) watch()
@@ -192,6 +192,7 @@ export function connect(url, { getToken }) {
       // It may have been settled meanwhile.
       if (items.get(item.id) !== item) continue
       if (item.subscribed) {
+        item.askedAt = Date.now()
         const { id, channel, position, last } = item
         send({ id, command: 'subscribe', channel, ...(position ? { since: position } : { last }) })
         continue
@@ -244,19 +245,22 @@ export function connect(url, { getToken }) {
 
   function hear(event) {
     wasHeard = true
-    heardAt = Date.now()
     const { id, channel, code } = event
     const item = items.get(id)
     const subscription = subscriptions.get(channel)
     switch (event.event) {
       case 'Connected':
         queue = [...items.values()]
+        sureAt = 0
         watch()
         become('open')
         return pump()
       case 'Message':
         // Until its answer has come, messages are those of an earlier subscription to the channel.
         return subscription?.stands && receive(subscription, event)
+      case 'Pong':
+        sureAt = id
+        return
       case 'MessagesMissed':
         return emit('missed', { channel, from: event.from, to: event.to })
       case 'TokenExpiring':
@@ -286,7 +290,7 @@ export function connect(url, { getToken }) {
     subscription.resolve()
     // What is not in the journal is not there behind a position.
     if (subscription.stoodUntil && !(position && subscription.isJournaled))
-      emit('missed', { channel, from: subscription.stoodUntil / 1000, to: heardAt / 1000 })
+      emit('missed', { channel, from: subscription.stoodUntil / 1000, to: Date.now() / 1000 })
   }
 
   function refused(id, item, error) {

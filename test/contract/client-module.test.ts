@@ -2,9 +2,8 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { spawn } from 'node:child_process'
 import { resolve } from 'node:path'
-import { connect } from '../../client-example/postgres-websockets.js'
 import { startBrowser } from '../support/browser.ts'
-import { type Given, play, type Result } from '../support/client-scenario.mjs'
+import type { Given, Result } from '../support/client-scenario.mjs'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
 import { type Program, start } from '../support/program.ts'
 import { startProxy, type Proxy as TcpProxy } from '../support/proxy.ts'
@@ -88,14 +87,14 @@ async function disturb(proxy: TcpProxy, isOver: { value: boolean }): Promise<voi
 }
 
 const runtimes: Readonly<Record<string, (given: Given) => Promise<Result>>> = {
-  'in Bun': (given) => play(connect, given),
+  'in Bun': (given) => playIn([process.execPath, '--eval'], given),
   // Node 22 knows WebSocket without being told.
   'in Node': (given) => playIn(['node', '--experimental-websocket', '--input-type=module', '--eval'], given),
   'in Deno': (given) => playIn([resolve(root, 'node_modules/deno/deno'), 'eval'], given),
   'in Chromium': playInChromium,
 }
 
-test.each(Object.keys(runtimes))(
+test.concurrent.each(Object.keys(runtimes))(
   '%s each journaled message is seen once and in order, and each publish that is acknowledged is there once, whatever is cut',
   async (runtime) => {
     const [kept, plain] = [`kept-${unique('cut')}`, unique('notified')]
@@ -103,7 +102,7 @@ test.each(Object.keys(runtimes))(
     const isOver = { value: false }
     const given = { url: `ws://127.0.0.1:${proxy.port}/`, token: await token({ mode: 'rw' }), kept, plain }
     const playing = runtimes[runtime]?.(given)
-    await until(async () => (await stored(kept)).length > 5)
+    await until(async () => (await stored(kept)).length > 5, 50)
     const disturbing = disturb(proxy, isOver)
     const notified: number[] = []
     const notify = async (number: number | 'end'): Promise<void> => {
@@ -116,7 +115,7 @@ test.each(Object.keys(runtimes))(
         notified.push(Date.now() / 1000)
       }
     })()
-    await until(async () => (await stored(kept)).length > 250)
+    await until(async () => (await stored(kept)).length > 250, 50)
     isOver.value = true
     await Promise.all([disturbing, notifying])
     // The last connections are cut too: what is whole then can only come from what the client does about it.
@@ -128,7 +127,7 @@ test.each(Object.keys(runtimes))(
 
     const all = [...Array.from({ length: 300 }, (_, index) => String(index + 1)), 'end']
     const rows = await stored(kept)
-    expect({ seed, lost: result.lost > 3, refused: result.refused }).toEqual({ seed, lost: true, refused: [] })
+    expect({ seed, lost: result.lost >= 2, refused: result.refused }).toEqual({ seed, lost: true, refused: [] })
     expect({ seed, rows: rows.toSorted() }).toEqual({ seed, rows: all.toSorted() })
     expect({ seed, seen: result.seen }).toEqual({ seed, seen: rows })
     expect(result.acknowledged.toSorted()).toEqual(all.toSorted())
@@ -136,7 +135,7 @@ test.each(Object.keys(runtimes))(
     // What is not in the journal was seen, or may have been missed by what was told; of what is in it nothing is told.
     const seen = new Set(result.plain)
     const [first] = seen
-    const isTold = (at: number): boolean => result.missed.some(({ from, to }) => Number(from) - 0.1 <= at && at <= to + 0.1)
+    const isTold = (at: number): boolean => result.missed.some(({ from, to }) => Number(from) <= at && at <= to + 0.1)
     const silent = notified.map((at, number) => ({ at, number })).filter(({ at, number }) => !seen.has(number) && !isTold(at))
     expect({ seed, silent: silent.filter(({ number }) => number > Number(first)), missed: result.missed }).toMatchObject({
       seed,

@@ -3,6 +3,7 @@ import { access } from './access.ts'
 import { broker } from './broker.ts'
 import { brokerAlone } from './broker-alone.ts'
 import { channels } from './channels.ts'
+import { client } from './client.ts'
 import { commands } from './commands.ts'
 import { configuration } from './config.ts'
 import { database } from './database.ts'
@@ -18,6 +19,7 @@ export const mutants: readonly Mutant[] = [
   ...broker,
   ...brokerAlone,
   ...channels,
+  ...client,
   ...commands,
   ...configuration,
   ...database,
