@@ -4,6 +4,7 @@ import { userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { runtime } from '#runtime'
+import { JournalFault } from './lib/broker/postgres/journal/inspection.ts'
 import { describeInstallation, install, schema } from './lib/broker/postgres/journal/install.ts'
 import { type Config, parse, parseDatabase } from './lib/config/config.ts'
 import { parseEnvFile } from './lib/config/env-file.ts'
@@ -186,7 +187,9 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
   try {
     await server.start()
   } catch (error) {
-    log.error('cannot reach the database', { reason: messageOf(error) })
+    log.error(error instanceof JournalFault ? 'cannot use the journal' : 'cannot reach the database', {
+      reason: messageOf(error),
+    })
     await stop(1)
   }
 }

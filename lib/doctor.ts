@@ -4,6 +4,7 @@ import { stat } from 'node:fs/promises'
 import { isAbsolute, join, resolve } from 'node:path'
 import { createKeyReader, type Key } from './access/token.ts'
 import { createPostgresBroker } from './broker/postgres/broker.ts'
+import { mustBeUsable, readHoldings } from './broker/postgres/journal/inspection.ts'
 import type { Config } from './config/config.ts'
 import { createDatabase } from './database/database.ts'
 import { messageOf } from './fault.ts'
@@ -34,6 +35,7 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
     return `${place}, PostgreSQL ${version}, primary, ${encrypted ? 'TLS' : 'no TLS'}`
   })
   yield await attempt('LISTEN and NOTIFY', () => goRoundTrip(config))
+  if (config.journal) yield await attempt('journal', () => describeJournal(config))
   yield await attempt('keys', async () => {
     const fetched = config.jwksUrl ? await createKeyReader(config.jwksUrl)() : []
     return [...config.keys, ...fetched].map(describeKey).join('; ')
@@ -105,6 +107,19 @@ async function goRoundTrip(config: Config): Promise<string> {
     return `a notification came back on ${JSON.stringify(config.listenChannel)} in ${Math.ceil(performance.now() - began)} ms`
   } finally {
     broker.stop()
+  }
+}
+
+/** That the journal can be used, and what it holds. */
+async function describeJournal(config: Config): Promise<string> {
+  const session = await createDatabase(() => config.database, 0).connect()
+  try {
+    await mustBeUsable(session, config.journalRetention)
+    const { messages, bytes, oldest } = await readHoldings(session, 0)
+    const since = oldest === undefined || messages === 0 ? 'none kept' : `the oldest of ${oldest}`
+    return `${messages} messages, ${Math.ceil(bytes / 1024)} KiB, ${since}; kept for ${config.journalRetention}`
+  } finally {
+    session.close()
   }
 }
 

@@ -15,7 +15,8 @@ import { createBackoff } from '../../waiting.ts'
 import { createCheck } from './check.ts'
 import { createDelivery } from './delivery.ts'
 import { createFollowedChannels } from './followed-channels.ts'
-import { type JournalOptions, SchemaFault } from './journal/journal.ts'
+import { JournalFault } from './journal/inspection.ts'
+import type { JournalOptions } from './journal/journal.ts'
 import { createKeptMessages } from './journal/kept-messages.ts'
 import { type Listener, openListener } from './listener.ts'
 import type { Mark } from './missed.ts'
@@ -148,7 +149,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   /** @returns milliseconds until the next attempt. @throws the fault, where it was the last. */
   function waitAtStart(fault: unknown, attempt: number): number {
     drop()
-    if (attempt >= options.attempts || fault instanceof SchemaFault) throw fault
+    if (attempt >= options.attempts || fault instanceof JournalFault) throw fault
     const wait = Math.min(1000 * 2 ** (attempt - 1), START_WAIT_LONGEST)
     const reason = asDatabaseError(fault).message
     log.warning('cannot listen', { reason, attempt, of: options.attempts, 'next-in': `${wait / 1000}s` })

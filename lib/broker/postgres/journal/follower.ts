@@ -11,7 +11,7 @@ import { asDatabaseError, type Connection, type Database, DatabaseError, type Ro
 import type { Log } from '../../../log.ts'
 import { createBackoff, createPause } from '../../../waiting.ts'
 import { askWithin } from './asking.ts'
-import { EPOCHS, type Epoch, epochOf } from './positions.ts'
+import { EPOCHS, type Epoch, epochOf, positionOf } from './positions.ts'
 import { createRecent, type Entry, type Recent } from './recent.ts'
 import { UNASKED } from './sequencer.ts'
 
@@ -116,7 +116,7 @@ export function createFollower(options: FollowerOptions): Follower {
     if (!is('connecting')) return
     state = 'reading'
     backoff.reset()
-    log.debug('reading the journal', { position: head })
+    log.info('reading the journal', { position: positionOf(epochs, head) })
   }
 
   /** Where to read on: at first at the end, and otherwise where it was, unless that is gone or lies behind a fork. */

@@ -16,15 +16,12 @@ import { asDatabaseError, type Connection, type Database, DatabaseError, type Ro
 import type { Log } from '../../../log.ts'
 import { askWithin } from './asking.ts'
 import { createFollower, entryOf, GONE, SEQUENCED } from './follower.ts'
-import { faultOfSchema } from './install.ts'
+import { type Holdings, mustBeUsable, readHoldings } from './inspection.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
 import { BEGIN_SESSION, BELL, createSequencer, type State } from './sequencer.ts'
 
 export type { Entry }
-
-/** The database has no journal, or one that this program does not know. Trying again does not help. */
-export class SchemaFault extends Error {}
 
 /** The database channels to LISTEN on. */
 export const BELLS: readonly string[] = [BELL, SEQUENCED]
@@ -34,6 +31,8 @@ export interface Journal {
   /** Whether the journal can be read. */
   readonly isReading: boolean
   readonly figures: Figures
+  /** What the database holds, as it is now. @throws DatabaseError */
+  holdings(): Promise<Holdings>
   start(): Promise<void>
   rang(channel: string, notification: string): void
   stop(): void
@@ -95,7 +94,7 @@ export function createJournal(options: JournalOptions): Journal {
     pagesFromTables++
     const received = follower.head
     try {
-      const found = (await tables.ask(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
+      const found = (await tables.query(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
         entryOf,
       )
       // What was not received yet comes live.
@@ -109,13 +108,13 @@ export function createJournal(options: JournalOptions): Journal {
   }
 
   async function newestInTables(channels: readonly string[], count: number): Promise<number> {
-    const [row] = await tables.ask(NEWEST, [JSON.stringify(channels), String(count)])
+    const [row] = await tables.query(NEWEST, [JSON.stringify(channels), String(count)])
     return row?.number == null ? follower.head : Math.min(Number(row.number), follower.head)
   }
 
   /** A position that another server gave, which this one may not have received yet. */
   async function ahead(number: number): Promise<number | 'lost'> {
-    const [row] = await tables.ask(HEAD)
+    const [row] = await tables.query(HEAD)
     if (number > Number(row?.head)) return 'lost'
     await follower.reached(number)
     return number
@@ -152,11 +151,11 @@ export function createJournal(options: JournalOptions): Journal {
       const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
       return { sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
     },
+    holdings: () => readHoldings(tables, follower.head),
     async start() {
-      const fault = await tables.fault()
-      if (fault !== undefined) throw new SchemaFault(fault)
+      await mustBeUsable(tables, options.retention)
       // So that there is an epoch before anyone asks for a position.
-      await tables.ask(BEGIN_SESSION, [options.retention])
+      await tables.query(BEGIN_SESSION, [options.retention])
       await follower.start()
       sequencer.start()
     },
@@ -173,9 +172,7 @@ export function createJournal(options: JournalOptions): Journal {
 }
 
 interface Tables {
-  ask(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
-  /** Why the journal cannot be used here. */
-  fault(): Promise<string | undefined>
+  query(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
   stop(): void
 }
 
@@ -207,13 +204,12 @@ function createTables(database: Pick<Database, 'connect'>): Tables {
   }
 
   return {
-    ask(statement, parameters) {
+    query(statement, parameters) {
       const run = async () => askWithin(ANSWER_LIMIT, await opened(), statement, parameters)
       const answer = turn.then(run)
       turn = answer.catch(() => undefined)
       return answer
     },
-    fault: async () => faultOfSchema(await opened()),
     stop() {
       state = 'stopped'
       opening?.then(

@@ -10,7 +10,7 @@ export interface KeptMessages {
   /** The database channels to LISTEN on. */
   readonly bells: readonly string[]
   readonly isReading: boolean
-  /** @throws SchemaFault where the database has no journal that this program knows. */
+  /** @throws JournalFault where the journal cannot be used as it is configured. */
   start(): Promise<void>
   /** A notification on one of the bells. */
   rang(channel: string, notification: string): void

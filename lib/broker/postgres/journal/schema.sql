@@ -861,6 +861,50 @@ exception when lock_not_available then
 end
 $$;
 
+-- What the journal holds: messages from the oldest that is kept, bytes of all its tables, and since when the oldest is in it; and for
+-- how many seconds the oldest message has been committed that lies behind a position, or has none yet.
+create or replace function pgws.holdings(
+  after bigint,
+  out messages bigint, out bytes bigint, out oldest timestamptz, out lag double precision
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off set enable_sort = off set jit = off
+as $$
+declare
+  first constant bigint := (select s.kept from pgws.settings s);
+  head pgws.batches;
+begin
+  select * into head from pgws.batches b order by b.number desc limit 1;
+  messages := greatest(coalesce(head.last, 0) - first + 1, 0);
+  bytes := (
+    select sum(pg_total_relation_size(c.oid)) from pg_class c where c.relnamespace = 'pgws'::regnamespace and c.relkind = 'r'
+  );
+  oldest := (select b.taken_at from pgws.batches b where b.last >= first order by b.last, b.number limit 1);
+  lag := coalesce((
+    select extract(epoch from clock_timestamp() - min(waits.since))
+    from (
+      (select b.taken_at as since from pgws.batches b where b.last > holdings.after order by b.last, b.number limit 1)
+      union all
+      (
+        -- A long transaction published long before it was committed.
+        select greatest(m.published_at, head.taken_at)
+        from pgws.messages m
+        where m.cluster = pgws.cluster() and m.xid >= pg_snapshot_xmax(head.snapshot)
+        order by m.xid, m.number limit 1
+      )
+      union all
+      (
+        select head.taken_at
+        from pg_snapshot_xip(head.snapshot) as under_way(xid) join pgws.messages m on m.xid = under_way.xid
+        where m.cluster = pgws.cluster()
+        limit 1
+      )
+    ) waits
+  ), 0);
+end
+$$;
+
 revoke all on all functions in schema pgws from public;
 
 commit;
