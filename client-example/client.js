@@ -2,10 +2,10 @@
 
 const $ = (selector, within = document) => within.querySelector(selector)
 
-/** Opens a socket on the channels that the token names. The token travels as a subprotocol, so that it is in no URL and no log. */
+/** Opens a socket on the channels that the token names, with their last messages where they are kept. The token travels as a subprotocol, so that it is in no URL and no log. */
 function openSocket(token) {
   const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:'
-  return new WebSocket(`${scheme}//${location.host}/`, ['pgws', `pgws.token.${token}`])
+  return new WebSocket(`${scheme}//${location.host}/?last=50`, ['pgws', `pgws.token.${token}`])
 }
 
 /** What one message says. A notification can be any text; an envelope is an object with an event and a payload. */

@@ -1,14 +1,15 @@
 /**
  * Owns `npm start` and `npm run start:deno`: the server with the values of sample-env and the example page, on the database of PGWS_DB_URI or, where that is
- * unset, on an embedded PostgreSQL that starts and stops with it.
+ * unset, on an embedded PostgreSQL that starts and stops with it. That one has the journal, so that the page's channel has history.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseEnvFile } from '../lib/config/env-file.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 
 const root = resolve(import.meta.dirname, '..')
+const main = resolve(root, 'main.ts')
 const sample = parseEnvFile(readFileSync(resolve(root, 'sample-env'), 'utf8'))
 const given = Object.fromEntries(Object.entries(process.env).filter(([, value]) => value !== ''))
 
@@ -27,15 +28,23 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 const postgres = given.PGWS_DB_URI === undefined ? await startPostgres({ folder: resolve(root, '.postgres/18') }) : undefined
 try {
   // The sample's secret is public: only this machine gets at what it guards.
-  const trial = { ...sample, PGWS_HOST: '127.0.0.1', ...(postgres ? { PGWS_DB_URI: postgres.uri } : {}) }
+  const trial = { ...sample, PGWS_HOST: '127.0.0.1', ...(postgres ? withJournal(postgres.uri) : {}) }
   process.exitCode = stopping ? 0 : await serve({ ...trial, ...given })
 } finally {
   await postgres?.stop()
 }
 
+/** Installs the schema, which no server does unasked. */
+function withJournal(uri: string): Record<string, string> {
+  const env = { ...process.env, PGWS_DB_URI: uri }
+  const { status } = spawnSync(process.execPath, [...flags, main, '--install'], { env, stdio: ['ignore', 'ignore', 'inherit'] })
+  if (status !== 0) throw new Error('the journal could not be installed')
+  return { PGWS_DB_URI: uri, PGWS_JOURNAL: 'True', PGWS_JOURNAL_CHANNELS: 'chat*' }
+}
+
 async function serve(env: Record<string, string | undefined>): Promise<number> {
   // In a process group of its own, so that a terminal's Ctrl-C reaches it once: through us.
-  const server = spawn(process.execPath, [...flags, resolve(root, 'main.ts')], {
+  const server = spawn(process.execPath, [...flags, main], {
     cwd: root,
     env,
     detached: true,
@@ -51,11 +60,13 @@ async function serve(env: Record<string, string | undefined>): Promise<number> {
 }
 
 function explain(port: string, env: Record<string, string | undefined>): void {
+  const publish = env.PGWS_JOURNAL === 'True' ? `select pgws.publish('chat', 'kept, from SQL');` : '(docs/journal.md)'
   const message = `{"event":"WebsocketMessage","channel":"chat","payload":"hello from SQL"}`
   process.stdout.write(`
   Open the example page:       http://localhost:${port}
   Connect to the database:     psql "${postgres?.uri ?? '$PGWS_DB_URI'}"
   Send a message from SQL:     select pg_notify('${env.PGWS_LISTEN_CHANNEL}', '${message}');
+  Send one that is kept:       ${publish}
   Stop with Ctrl-C.
 
 `)

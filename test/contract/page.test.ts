@@ -5,25 +5,27 @@ import { join, resolve } from 'node:path'
 import chromium from '@sparticuz/chromium'
 import { type Browser, type Page, chromium as playwright } from 'playwright-core'
 import { parseEnvFile } from '../../lib/config/env-file.ts'
-import { type Program, start } from '../support/program.ts'
+import { type Environment, launch, type Program, start } from '../support/program.ts'
 import { database, sql } from '../support/setup.ts'
 import { token } from '../support/token.ts'
 
 const root = resolve(import.meta.dir, '../..')
 const sample = parseEnvFile(readFileSync(resolve(root, 'sample-env'), 'utf8'))
 
+const env = (): Environment => ({
+  ...sample,
+  PGWS_DB_URI: database().uri,
+  PGWS_PORT: '0',
+  PGWS_HOST: '127.0.0.1',
+  PGWS_ROOT_PATH: resolve(root, 'client-example'),
+})
+
 let program: Program
 let browser: Browser
 const outside: string[] = []
 
 beforeAll(async () => {
-  program = await start({
-    ...sample,
-    PGWS_DB_URI: database().uri,
-    PGWS_PORT: '0',
-    PGWS_HOST: '127.0.0.1',
-    PGWS_ROOT_PATH: resolve(root, 'client-example'),
-  })
+  program = await start(env())
   browser = await playwright.launch({
     executablePath: await unpackChromium(),
     args: [
@@ -53,9 +55,9 @@ async function unpackChromium(): Promise<string> {
   return path
 }
 
-async function open(options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
+async function open(options: Parameters<Browser['newPage']>[0] = {}, at = program): Promise<Page> {
   const page = await browser.newPage(options)
-  const here = `127.0.0.1:${program.port}`
+  const here = `127.0.0.1:${at.port}`
   await page.route('**/*', (route) => {
     if (new URL(route.request().url()).host === here) return route.continue()
     outside.push(route.request().url())
@@ -99,6 +101,22 @@ test('two tabs chat, a notification from SQL appears, and the server tells of ea
   await ada.click('.socket .end')
   await ada.waitForSelector('.socket .state >> text=closed with 1000')
   for (const page of [ada, grace]) await page.close()
+})
+
+test('after a reload, a channel of the journal shows what was said before', async () => {
+  expect(await launch(env(), ['--install']).exited).toBe(0)
+  await using kept = await start({ ...env(), PGWS_JOURNAL: 'True', PGWS_JOURNAL_CHANNELS: 'kept' })
+  const page = await open({}, kept)
+  await openSocket(page, { channels: 'kept', name: 'Ada' })
+  await page.waitForSelector('.socket .state.open')
+  await page.fill('.socket input[name=text]', 'said before')
+  await page.press('.socket input[name=text]', 'Enter')
+  await page.waitForSelector('.socket .messages >> text=Ada: said before')
+  await page.reload()
+  expect(await page.locator('.socket').count()).toBe(0)
+  await openSocket(page, { channels: 'kept', name: 'Ada' })
+  await page.waitForSelector('.socket .messages >> text=Ada: said before')
+  await page.close()
 })
 
 test('several sockets stand side by side in one page, with their modes', async () => {

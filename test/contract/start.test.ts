@@ -6,7 +6,7 @@ import postgres from 'postgres'
 import { parseEnvFile } from '../../lib/config/env-file.ts'
 import { connect } from '../support/client.ts'
 import { launch } from '../support/program.ts'
-import { database } from '../support/setup.ts'
+import { database, unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
 
 const root = resolve(import.meta.dir, '../..')
@@ -40,6 +40,15 @@ test('npm start serves the page on an embedded PostgreSQL, says what to do next,
   await sql.unsafe(statement)
   expect(await client.next()).toContain('hello from SQL')
   expect(await meta.next()).toContain('ConnectionOpen')
+
+  const name = unique('kept by npm start')
+  await sql`select pgws.publish('chat', ${name})`
+  expect(await client.next()).toBe(name)
+  client.send('sent')
+  expect(await client.next()).toContain('"payload":"sent"')
+  await using later = await connect(`ws://localhost:${port}/chat/${await token({ mode: 'r' }, key)}?last=2`)
+  expect(await later.next()).toBe(name)
+  expect(await later.next()).toContain('"payload":"sent"')
   await sql.end()
 
   const ours = (): string[] => [...processes(resolve(root, 'main.ts')), ...processes(`port=${new URL(uri).port}`)]
