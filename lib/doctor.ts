@@ -115,9 +115,9 @@ async function describeJournal(config: Config): Promise<string> {
   const session = await createDatabase(() => config.database, 0).connect()
   try {
     await mustBeUsable(session, config.journalRetention)
-    const { messages, bytes, oldest } = await readHoldings(session, 0)
-    const since = oldest === undefined || messages === 0 ? 'none kept' : `the oldest of ${oldest}`
-    return `${messages} messages, ${Math.ceil(bytes / 1024)} KiB, ${since}; kept for ${config.journalRetention}`
+    const { messages, bytes, age } = await readHoldings(session, 0)
+    const oldest = messages === 0 ? '' : `, the oldest ${Math.ceil(age)} s old`
+    return `${messages} messages, ${Math.ceil(bytes / 1024)} KiB${oldest}; kept for ${config.journalRetention}`
   } finally {
     session.close()
   }

@@ -1,9 +1,12 @@
 /** What whoever runs a server with the journal sees of it: checks, faults at the start, readiness and metrics. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { adminOf, readiness } from '../support/admin.ts'
+import { adminOf, metric, readiness } from '../support/admin.ts'
+import { connect } from '../support/client.ts'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
 import { startPostgres } from '../support/postgres.ts'
-import { type Environment, launch, start } from '../support/program.ts'
+import { type Environment, launch, type Program, start } from '../support/program.ts'
+import { unique } from '../support/setup.ts'
+import { token } from '../support/token.ts'
 import { until } from '../support/until.ts'
 
 let journal: JournalDatabase
@@ -39,7 +42,7 @@ describe('--check and a start', () => {
     await journal.sql`select pgws.publish('chat', 'hello')`
     await journal.look()
     const [line, code] = await check({})
-    expect(line).toMatch(/^✓ journal: 1 messages, \d+ KiB, the oldest of \d{4}-\S+ \S+; kept for 1 day$/)
+    expect(line).toMatch(/^✓ journal: 1 messages, \d+ KiB, the oldest \d s old; kept for 1 day$/)
     expect(code).toBe(0)
     await using program = await start(env())
     expect(program.stderr()).toMatch(/info: reading the journal position=[0-9a-f]+\.1-1/)
@@ -100,4 +103,68 @@ test('/ready says 503 while the journal cannot be read, although LISTEN stands',
   await journal.sql`alter function pgws.stand_away() rename to stand`
   await until(async () => (await readiness(admin)) === 200)
   expect(program.stderr()).not.toContain('listener lost')
+})
+
+describe('/metrics', () => {
+  const open = async (program: Program, channel: string, query: string) =>
+    connect(`${program.origin}/${channel}/${await token({ mode: 'r' })}${query}`, { protocols: ['pgws'] })
+
+  test('tell where the journal stands, what it holds, and where readers found what they came for', async () => {
+    const channel = unique('metered')
+    const before = Number((await journal.sql`select head::float8 as head from pgws.stand()`)[0]?.head)
+    await using program = await start(env({ PGWS_JOURNAL_CACHE_BYTES: '200' }))
+    const admin = await adminOf(program)
+    const value = (name: string): Promise<number> => metric(admin, `pgws_journal_${name}`)
+    const texts = ['1', '2', '3', '4', '5', '6', '7', '8', '9']
+    await using reader = await open(program, channel, '')
+    for (const text of texts) await journal.sql`select pgws.publish(${channel}, ${text})`
+    expect(await reader.take(9)).toEqual(texts)
+    expect(await value('position')).toBe(before + 9)
+    expect(await value('reading')).toBe(1)
+    expect(await value('looks_total')).toBeGreaterThanOrEqual(await value('batches_total'))
+    expect(await value('batches_total')).toBeGreaterThan(0)
+    expect(await value('cached_bytes')).toBeLessThanOrEqual(200)
+    const states = ['awake', 'half asleep', 'asleep']
+    const found = await Promise.all(states.map((state) => value(`sequencer{state="${state}"}`)))
+    expect(found.filter((held) => held === 1)).toHaveLength(1)
+    await using one = await open(program, channel, '?last=1')
+    await using all = await open(program, channel, '?last=9')
+    await using late = await open(program, channel, '?since=abc.1-5')
+    expect(await one.next()).toBe('9')
+    expect(await all.take(9)).toEqual(texts)
+    expect(await late.next()).toContain('MessagesMissed')
+    expect(await value('resumes_total{from="memory"}')).toBe(1)
+    expect(await value('resumes_total{from="tables"}')).toBe(1)
+    expect(await value('pages_total{from="tables"}')).toBeGreaterThan(0)
+    expect(await value('lost_total')).toBe(1)
+  })
+
+  test('tell from the first on how much is kept', async () => {
+    await using program = await start(env())
+    const admin = await adminOf(program)
+    await until(async () => (await metric(admin, 'pgws_journal_messages')) > 0)
+    expect(await metric(admin, 'pgws_journal_messages')).toBe(await metric(admin, 'pgws_journal_position'))
+    expect(await metric(admin, 'pgws_journal_bytes')).toBeGreaterThan(100_000)
+    expect(await metric(admin, 'pgws_journal_oldest_kept')).toBe(1)
+    expect(await metric(admin, 'pgws_journal_oldest_kept_age_seconds')).toBeGreaterThan(0)
+    expect(await metric(admin, 'pgws_journal_lag_seconds')).toBe(0)
+  })
+
+  test('tell of what is committed and not read: given no position yet, or beyond where a server stands', async () => {
+    const lag = async (after: number): Promise<number> => (await journal.sql`select lag from pgws.holdings(${after})`)[0]?.lag
+    const { head } = await journal.look()
+    expect(await lag(head)).toBe(0)
+    const under = journal.session()
+    await under`begin`
+    await under`select pgws.publish('chat', 'long')`
+    await journal.sql`select pgws.publish('chat', 'short')`
+    expect(await lag(head)).toBeGreaterThan(0)
+    await journal.look()
+    expect(await lag(head)).toBeGreaterThan(0)
+    expect(await lag(head + 1)).toBe(0)
+    await under`commit`
+    expect(await lag(head + 1)).toBeGreaterThan(0)
+    await journal.look()
+    expect(await lag(head + 2)).toBe(0)
+  })
 })

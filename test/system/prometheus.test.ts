@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { adminOf } from '../support/admin.ts'
 import { connect, handshake } from '../support/client.ts'
-import { start } from '../support/program.ts'
+import { launch, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { token } from '../support/token.ts'
 
@@ -17,7 +17,9 @@ function promtool(args: readonly string[], input?: string): { readonly status: n
 }
 
 test('promtool accepts /metrics without a word, and the alert rules read metrics that are there', async () => {
-  await using program = await start({ PGWS_DB_URI: database().uri, PGWS_ADMIN_PORT: '0' })
+  const env = { PGWS_DB_URI: database().uri, PGWS_ADMIN_PORT: '0', PGWS_JOURNAL: 'True' }
+  expect(await launch(env, ['--install']).exited).toBe(0)
+  await using program = await start(env)
   const client = await connect(`${program.origin}/chat/${await token({ mode: 'rw' })}`)
   client.send('x')
   await client.next()
@@ -27,7 +29,7 @@ test('promtool accepts /metrics without a word, and the alert rules read metrics
   const metrics = await (await fetch(`${admin}/metrics`)).text()
   expect(promtool(['check', 'metrics'], metrics)).toEqual({ status: 0, output: '' })
   const read = [...alerts.matchAll(/expr: .*?(pgws_[a-z_]+)/g)].map(([, name = '']) => name)
-  expect(read).toHaveLength(7)
+  expect(read).toHaveLength(9)
   for (const name of read) expect(metrics).toMatch(new RegExp(`^${name}[ {]`, 'm'))
 })
 

@@ -8,6 +8,7 @@ import { configuration } from './config.ts'
 import { database } from './database.ts'
 import { doors } from './doors.ts'
 import { journal } from './journal.ts'
+import { journalOperations } from './journal-operations.ts'
 import type { Mutant } from './mutant.ts'
 import { program } from './program.ts'
 import { sessions } from './sessions.ts'
@@ -22,6 +23,7 @@ export const mutants: readonly Mutant[] = [
   ...database,
   ...doors,
   ...journal,
+  ...journalOperations,
   ...program,
   ...sessions,
 ]

@@ -10,8 +10,8 @@ export class JournalFault extends Error {}
 export interface Holdings {
   readonly messages: number
   readonly bytes: number
-  /** When the oldest message was given its position, as PostgreSQL writes it; undefined where there is none. */
-  readonly oldest: string | undefined
+  /** For how many seconds the oldest message has been in it. */
+  readonly age: number
   /** For how many seconds the oldest message has been committed that lies behind the number that was given. */
   readonly lag: number
 }
@@ -25,16 +25,11 @@ export async function mustBeUsable(session: Session, retention: string): Promise
 /** @param after the number of the newest message that was read. */
 export async function readHoldings(session: Session, after: number): Promise<Holdings> {
   const [row = {}] = await session.query(
-    `select messages::float8 as messages, bytes::float8 as bytes, oldest::text as oldest, lag
-    from pgws.holdings($1::text::bigint)`,
+    'select messages::float8 as messages, bytes::float8 as bytes, age, lag from pgws.holdings($1::text::bigint)',
     [String(after)],
   )
-  return {
-    messages: Number(row.messages),
-    bytes: Number(row.bytes),
-    oldest: row.oldest === null ? undefined : String(row.oldest),
-    lag: Number(row.lag),
-  }
+  const { messages, bytes, age, lag } = row
+  return { messages: Number(messages), bytes: Number(bytes), age: Number(age), lag: Number(lag) }
 }
 
 async function faultOfRights(session: Session): Promise<string | undefined> {

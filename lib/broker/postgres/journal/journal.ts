@@ -44,9 +44,14 @@ export interface Figures {
   readonly batches: number
   readonly cachedBytes: number
   readonly cachedMessages: number
-  readonly pagesFromMemory: number
-  readonly pagesFromTables: number
+  /** Readers that began with what was, by where that is. */
+  readonly resumes: Sources
+  readonly pages: Sources
+  /** Positions behind which messages are gone. */
+  readonly lost: number
 }
+
+type Sources = Readonly<Record<'memory' | 'tables', number>>
 
 /** Messages and bytes of a page, which each reader that resumes may hold. */
 const PAGE = 500
@@ -77,21 +82,30 @@ const NEWEST = 'select pgws.newest(array(select json_array_elements_text($1::tex
 const HEAD = 'select head::float8 as head from pgws.stand()'
 
 export function createJournal(options: JournalOptions): Journal {
-  const follower = createFollower(options)
+  const follower = createFollower({
+    ...options,
+    lost(from, to) {
+      lost++
+      options.lost(from, to)
+    },
+  })
   const sequencer = createSequencer({ ...options, sequenced: follower.rang })
   const tables = createTables(options.database)
-  let pagesFromMemory = 0
-  let pagesFromTables = 0
+  const pages = { memory: 0, tables: 0 }
+  const resumes = { memory: 0, tables: 0 }
+  let lost = 0
+
+  const isAtHand = (number: number): boolean => number >= follower.recent.since
 
   function fromMemory(channels: readonly string[], number: number): Page {
-    pagesFromMemory++
+    pages.memory++
     const entries = follower.recent.after(channels, number, PAGE)
     const last = entries.length < PAGE ? undefined : entries.at(-1)
     return { entries, upTo: last?.number ?? follower.head, isEnd: last === undefined }
   }
 
   async function fromTables(channels: readonly string[], number: number): Promise<Page | 'lost'> {
-    pagesFromTables++
+    pages.tables++
     const received = follower.head
     try {
       const found = (await tables.query(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
@@ -102,8 +116,9 @@ export function createJournal(options: JournalOptions): Journal {
       if (entries.length < found.length) return { entries, upTo: follower.head, isEnd: false }
       return { entries, upTo: entries.at(-1)?.number ?? Math.max(number, received), isEnd: false }
     } catch (error) {
-      if (asDatabaseError(error).code === GONE) return 'lost'
-      throw error
+      if (asDatabaseError(error).code !== GONE) throw error
+      lost++
+      return 'lost'
     }
   }
 
@@ -120,6 +135,14 @@ export function createJournal(options: JournalOptions): Journal {
     return number
   }
 
+  /** Counts where a reader begins. */
+  function begun<T extends number | string>(found: T | Promise<T>): T | Promise<T> {
+    if (found instanceof Promise) return found.then(begun)
+    if (found === 'lost' || (typeof found === 'number' && found + 1 < follower.kept)) lost++
+    else if (typeof found === 'number') resumes[isAtHand(found) ? 'memory' : 'tables']++
+    return found
+  }
+
   const history: History = {
     get head() {
       return follower.head
@@ -127,15 +150,15 @@ export function createJournal(options: JournalOptions): Journal {
     get kept() {
       return follower.kept
     },
-    after: (channels, number) => (number >= follower.recent.since ? fromMemory(channels, number) : fromTables(channels, number)),
+    after: (channels, number) => (isAtHand(number) ? fromMemory(channels, number) : fromTables(channels, number)),
     last(channels, count) {
       const entries = follower.recent.last(channels, count)
       const first = entries.length === count ? entries[0] : undefined
-      return first === undefined ? newestInTables(channels, count) : first.number - 1
+      return begun(first === undefined ? newestInTables(channels, count) : first.number - 1)
     },
     find(position) {
       const number = numberOf(follower.epochs, position)
-      return typeof number === 'string' || number <= follower.head ? number : ahead(number)
+      return begun(typeof number === 'string' || number <= follower.head ? number : ahead(number))
     },
     position: (number) => positionOf(follower.epochs, number),
   }
@@ -149,7 +172,7 @@ export function createJournal(options: JournalOptions): Journal {
       const { recent } = follower
       const { state, looks, batches } = sequencer
       const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
-      return { sequencer: state, looks, batches, ...cached, pagesFromMemory, pagesFromTables }
+      return { sequencer: state, looks, batches, ...cached, resumes, pages, lost }
     },
     holdings: () => readHoldings(tables, follower.head),
     async start() {

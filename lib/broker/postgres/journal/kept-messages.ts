@@ -3,6 +3,7 @@
 import type { History } from '../../../channels/broker.ts'
 import type { Metrics } from '../../../metrics.ts'
 import type { Delivery } from '../delivery.ts'
+import { createFigures } from './figures.ts'
 import { BELLS, createJournal, type JournalOptions } from './journal.ts'
 
 export interface KeptMessages {
@@ -32,29 +33,7 @@ export function createKeptMessages({ delivery, metrics, ...options }: KeptMessag
     lost: () => delivery.historyLost(),
   })
   const { history } = journal
-
-  const figure = (name: string, help: string, read: () => number, type?: 'counter'): void =>
-    metrics.gauge(`pgws_journal_${name}`, help, read, undefined, type)
-  figure('reading', 'Whether the journal is read.', () => Number(journal.isReading))
-  figure('position', 'The number of the newest message that was read from the journal.', () => history.head)
-  figure('oldest_kept', 'The number of the oldest message that the journal keeps.', () => history.kept)
-  figure('looks_total', 'Looks of this server for messages without a position.', () => journal.figures.looks, 'counter')
-  figure('batches_total', 'Looks that gave messages their positions.', () => journal.figures.batches, 'counter')
-  figure('cached_messages', 'Messages of the journal in memory.', () => journal.figures.cachedMessages)
-  figure('cached_bytes', 'What the messages of the journal take of its memory, in bytes.', () => journal.figures.cachedBytes)
-  metrics.gauge(
-    'pgws_journal_pages_total',
-    'Pages of history that readers were given, by where they came from.',
-    () => ({ memory: journal.figures.pagesFromMemory, tables: journal.figures.pagesFromTables }),
-    'from',
-    'counter',
-  )
-  metrics.gauge(
-    'pgws_journal_sequencer',
-    'Whether this server gives positions, by what it does.',
-    () => ({ [journal.figures.sequencer]: 1 }),
-    'state',
-  )
+  const figures = createFigures(metrics, journal)
 
   return {
     history,
@@ -66,8 +45,12 @@ export function createKeptMessages({ delivery, metrics, ...options }: KeptMessag
       if (hasStarted) return
       await journal.start()
       hasStarted = true
+      figures.start()
     },
     rang: journal.rang,
-    stop: journal.stop,
+    stop() {
+      figures.stop()
+      journal.stop()
+    },
   }
 }

@@ -861,11 +861,11 @@ exception when lock_not_available then
 end
 $$;
 
--- What the journal holds: messages from the oldest that is kept, bytes of all its tables, and since when the oldest is in it; and for
--- how many seconds the oldest message has been committed that lies behind a position, or has none yet.
+-- What the journal holds: messages from the oldest that is kept, bytes of all its tables, and for how many seconds the oldest has been
+-- in it; and for how many the oldest message has been committed that lies behind a position, or has none yet.
 create or replace function pgws.holdings(
   after bigint,
-  out messages bigint, out bytes bigint, out oldest timestamptz, out lag double precision
+  out messages bigint, out bytes bigint, out age double precision, out lag double precision
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
@@ -880,7 +880,12 @@ begin
   bytes := (
     select sum(pg_total_relation_size(c.oid)) from pg_class c where c.relnamespace = 'pgws'::regnamespace and c.relkind = 'r'
   );
-  oldest := (select b.taken_at from pgws.batches b where b.last >= first order by b.last, b.number limit 1);
+  age := coalesce((
+    select extract(epoch from clock_timestamp() - b.taken_at)
+    from pgws.batches b
+    where b.last >= first
+    order by b.last, b.number limit 1
+  ), 0);
   lag := coalesce((
     select extract(epoch from clock_timestamp() - min(waits.since))
     from (

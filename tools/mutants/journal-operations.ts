@@ -1,0 +1,56 @@
+/** Owns the breaks of what whoever runs the journal relies on: checks, metrics and readiness. */
+import type { Mutant } from './mutant.ts'
+
+const folder = 'lib/broker/postgres/journal'
+const operations = { test: 'test/contract/journal-operations.test.ts' }
+
+export const journalOperations: readonly Mutant[] = [
+  {
+    file: `${folder}/inspection.ts`,
+    ...operations,
+    find: "not has_function_privilege(p.oid, 'execute')",
+    replace: 'false',
+    promise: 'A role that may not do what the server needs is a fault at the start',
+    title: 'name what the role may not do',
+  },
+  {
+    file: `${folder}/inspection.ts`,
+    ...operations,
+    find: 'row?.fits === true ? undefined',
+    replace: 'row !== undefined ? undefined',
+    promise: 'A retention below 10 seconds is a fault at the start',
+    title: 'refuse to keep messages for',
+  },
+  {
+    file: 'lib/broker/postgres/broker.ts',
+    ...operations,
+    find: 'check.isProven && journal?.isReading !== false',
+    replace: 'check.isProven',
+    promise: '/ready is 503 while the journal cannot be read',
+    title: '/ready says 503 while the journal cannot be read',
+  },
+  {
+    file: `${folder}/schema.sql`,
+    ...operations,
+    find: 'from pg_snapshot_xip(head.snapshot) as under_way(xid) join pgws.messages m on m.xid = under_way.xid\n        where m.cluster = pgws.cluster()\n        limit 1',
+    replace: 'from pgws.messages m where false',
+    promise: 'The lag tells of a long transaction that was committed and not read',
+    title: 'tell of what is committed and not read',
+  },
+  {
+    file: `${folder}/journal.ts`,
+    ...operations,
+    find: "resumes[isAtHand(found) ? 'memory' : 'tables']++",
+    replace: 'resumes.memory++',
+    promise: 'Readers that resume are counted by where they found what they came for',
+    title: 'tell where the journal stands',
+  },
+  {
+    file: 'tools/start.ts',
+    find: "PGWS_JOURNAL: 'True'",
+    replace: "PGWS_JOURNAL: 'False'",
+    promise: 'npm start has the journal',
+    test: 'test/contract/start.test.ts',
+    title: 'npm start serves the page',
+  },
+]
