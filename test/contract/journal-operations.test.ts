@@ -121,12 +121,13 @@ describe('/metrics', () => {
     expect(await reader.take(9)).toEqual(texts)
     expect(await value('position')).toBe(before + 9)
     expect(await value('reading')).toBe(1)
+    // A look is counted once it is answered, which may be behind the bell that it rang.
+    await until(async () => (await value('batches_total')) > 0)
     expect(await value('looks_total')).toBeGreaterThanOrEqual(await value('batches_total'))
-    expect(await value('batches_total')).toBeGreaterThan(0)
     expect(await value('cached_bytes')).toBeLessThanOrEqual(200)
     const states = ['awake', 'half asleep', 'asleep']
-    const found = await Promise.all(states.map((state) => value(`sequencer{state="${state}"}`)))
-    expect(found.filter((held) => held === 1)).toHaveLength(1)
+    const text = await (await fetch(`${admin}/metrics`)).text()
+    expect(states.filter((state) => text.includes(`pgws_journal_sequencer{state="${state}"} 1\n`))).toHaveLength(1)
     await using one = await open(program, channel, '?last=1')
     await using all = await open(program, channel, '?last=9')
     await using late = await open(program, channel, '?since=abc.1-5')
