@@ -52,5 +52,6 @@ export const journalOperations: readonly Mutant[] = [
     promise: 'npm start has the journal',
     test: 'test/contract/start.test.ts',
     title: 'npm start serves the page',
+    hangs: true,
   },
 ]
