@@ -1,10 +1,12 @@
 /**
  * Owns `npm run soak`: three servers on one database, one of them with TLS, clients that come and go, and faults at random from a seed.
- * Ends with one line, and with exit code 1 when a message was lost without a word, changed or out of order.
+ * Ends with one line, and with exit code 1 when a message was lost without a word, changed or out of order. On channels of the journal
+ * none may be missed, come twice or be told as missed, also by readers that leave and come back.
  *
  *     npm run soak -- [--minutes=10] [--seed=1] [--fault=NAME]
  */
 import { parseArgs } from 'node:util'
+import type { KeptVerdict } from '../test/support/kept-ledger.ts'
 import { createLedger, type Ledger } from '../test/support/ledger.ts'
 import {
   DIRECT,
@@ -23,6 +25,7 @@ import { killAll } from '../test/support/program.ts'
 import { createRandom } from '../test/support/random.ts'
 import { token } from '../test/support/token.ts'
 import { startWitness } from '../test/support/witness.ts'
+import { type KeptLoad, startKeptLoad } from './soak/kept.ts'
 import { type Place, SETTINGS, startScene } from './soak/scene.ts'
 
 const { values } = parseArgs({
@@ -49,7 +52,11 @@ const some = (from: readonly string[], count: number): string[] => [...new Set(A
 const database = await startPostgres({ settings: SETTINGS })
 const witness = await startWitness(database)
 let ledger: Ledger = createLedger()
-const scene = await startScene(database, random, (place) => ledger.abandon(place))
+let kept: KeptLoad | undefined
+const scene = await startScene(database, random, (place) => {
+  ledger.abandon(place)
+  kept?.abandon(place)
+})
 
 const total = {
   sent: 0,
@@ -60,6 +67,8 @@ const total = {
   changed: [] as string[],
   disordered: [] as string[],
 }
+
+const keptTotal = { published: 0, read: 0, missed: 0, twice: 0, disordered: 0, wrong: 0 }
 
 /** Keeps a place filled: somebody who leaves after a while, or loses the connection, is followed by another. */
 async function keep<T extends { stop(): Promise<unknown> }>(until: number, open: () => Promise<T>): Promise<T | undefined> {
@@ -84,6 +93,7 @@ async function readerAt(place: Place, names: readonly string[]): Promise<Reader>
 }
 
 let writers = 0
+let rounds = 0
 
 /** @param flood what is sent at once and how often, where that is more than a trickle. */
 async function writerAt(place: Place, flood: Pick<WriterOptions, 'handful' | 'pace'> = {}): Promise<Sender> {
@@ -101,6 +111,14 @@ async function round(until: number, names: readonly string[]): Promise<void> {
     startSql(database.uri, channels, `sql-${++writers}`, ledger),
     startSql(database.uri, databaseChannels, `sql-${++writers}`, ledger),
   ]
+  kept = await startKeptLoad({
+    uri: database.uri,
+    random,
+    steady: scene.steady,
+    places: scene.places,
+    round: ++rounds,
+    until: until - 3000,
+  })
   const readers = Array.from({ length: READERS }, () =>
     keep(until, () => readerAt(somewhere(), [...some(channels, 2), ...some(databaseChannels, 10)])),
   )
@@ -125,10 +143,23 @@ async function round(until: number, names: readonly string[]): Promise<void> {
     total[fault].push(...verdict[fault])
     for (const line of verdict[fault].slice(0, 5)) console.error(`${fault}: ${line}`)
   }
+  judgeKept(await kept.judge())
   memory.push(resident())
   console.log(
     `${verdict.sent} sent, ${verdict.duplicated} duplicated, ${verdict.told} told; findings so far: ${total.lost.length} lost, ` +
       `${total.changed.length} changed, ${total.disordered.length} out of order; memory ${memory.at(-1)} MB`,
+  )
+}
+
+function judgeKept(verdict: KeptVerdict): void {
+  keptTotal.published += verdict.published
+  keptTotal.read += verdict.read
+  for (const fault of ['missed', 'twice', 'disordered', 'wrong'] as const) {
+    keptTotal[fault] += verdict[fault].length
+    for (const line of verdict[fault].slice(0, 5)) console.error(`journal, ${fault}: ${line}`)
+  }
+  console.log(
+    `journal: ${verdict.published} published, ${verdict.read} read, missed: ${verdict.missed.length}, twice: ${verdict.twice.length}`,
   )
 }
 
@@ -148,7 +179,13 @@ console.log(
     `lost without a word: ${lost.length}, changed: ${changed.length}, out of order: ${disordered.length}, ` +
     `memory ${median(memory.slice(0, third))} MB in the first third, ${median(memory.slice(-third))} MB in the last, ${Math.max(...memory)} MB at most`,
 )
+console.log(
+  `journal: ${keptTotal.published} published, ${keptTotal.read} read, missed: ${keptTotal.missed}, twice: ${keptTotal.twice}, ` +
+    `out of order: ${keptTotal.disordered}, rolled back or told as missed: ${keptTotal.wrong}`,
+)
 await scene.stop()
 killAll()
 await database.stop()
-process.exit(lost.length + changed.length + disordered.length > 0 ? 1 : 0)
+const { missed, twice, wrong } = keptTotal
+const findings = lost.length + changed.length + disordered.length + missed + twice + wrong + keptTotal.disordered
+process.exit(findings > 0 ? 1 : 0)

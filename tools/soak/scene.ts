@@ -7,11 +7,12 @@ import { rawConnection } from '../../test/support/client.ts'
 import { BLOCKABLE, blockNotify, endBackends, stopBackends } from '../../test/support/faults.ts'
 import { DIRECT } from '../../test/support/load.ts'
 import type { Postgres } from '../../test/support/postgres.ts'
-import { type Program, start } from '../../test/support/program.ts'
+import { launch, type Program, start } from '../../test/support/program.ts'
 import { type Direction, type Link, type Side, startProxy } from '../../test/support/proxy.ts'
 import type { Random } from '../../test/support/random.ts'
 import { token } from '../../test/support/token.ts'
 import { WITNESSED } from '../../test/support/witness.ts'
+import { KEPT } from './kept.ts'
 
 /** Where a server is reached. */
 export interface Place {
@@ -30,7 +31,7 @@ export interface Scene {
   stop(): Promise<void>
 }
 
-export const SETTINGS = { ...WITNESSED, ...BLOCKABLE, max_connections: '80' }
+export const SETTINGS = { ...WITNESSED, ...BLOCKABLE, max_connections: '100' }
 
 const fixture = (name: string): string => resolve(import.meta.dir, '../../test/fixtures', name)
 
@@ -46,7 +47,12 @@ export async function startScene(database: Postgres, random: Random, killed: (pl
     PGWS_DB_URI: database.uri.replace('//postgres:', '//soak:').replace(/:\d+\//, `:${proxy.port}/`),
     PGWS_CHECK_LISTENER_INTERVAL: '1000',
     PGWS_DATABASE_CHANNELS: `${DIRECT}*`,
+    PGWS_JOURNAL: 'True',
+    PGWS_JOURNAL_CHANNELS: KEPT,
+    // Small, so that much is read from the tables.
+    PGWS_JOURNAL_CACHE_BYTES: '200000',
   }
+  await launch(env, ['--install']).exited
   const steady = await start(env)
   const secured = await start({ ...env, PGWS_CERTIFICATE_FILE: certificate, PGWS_KEY_FILE: fixture('server.key') })
   const secure: Place = {
