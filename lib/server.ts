@@ -52,6 +52,9 @@ export interface ServerOptions {
  */
 const MESSAGE_BYTES = 256 * 1024
 
+/** JSON that escapes all but ASCII takes so many times the bytes of its text: six characters for two bytes of UTF-8. */
+const ESCAPED = 3
+
 /** Milliseconds for accepted messages to come back from the database before the clients are closed, so that readers still get them. */
 const DRAIN_GRACE = 250
 
@@ -134,7 +137,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   })
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
-    { host, port, tls, reusePort, messageBytes },
+    { host, port, tls, reusePort, messageBytes: config.journal ? ESCAPED * messageBytes : messageBytes },
     {
       ...createSocketHandlers(sessions),
       request: routes,

@@ -111,6 +111,18 @@ test('what is published on kept channels and on others is answered in one order,
   expect(messages.map(({ text }) => payloadOf(String(text)))).toEqual(once.map(String))
 })
 
+test('a text that the journal takes is taken however its JSON is escaped, and one that it does not is refused alone', async () => {
+  const channel = unique('kept')
+  await using client = await converse(program, { claims: { mode: 'w' } })
+  const publishing = (id: number, length: number): string =>
+    `{"id":${id},"command":"publish","channel":"${channel}","text":"${'\\u00e4'.repeat(length)}"}`
+  expect(await client.ask(publishing(1, 520_000), publishing(2, 524_260), publishing(3, 1))).toMatchObject([
+    { id: 1, event: 'Published' },
+    { id: 2, event: 'Refused', code: 'TOO_LARGE_TO_KEEP' },
+    { id: 3, event: 'Published' },
+  ])
+})
+
 test('over an outage of LISTEN a kept channel goes on without a word, and of another the client is told', async () => {
   const [kept, other] = [unique('kept'), unique('other')]
   await using client = await converse(program, { path: `/${kept}` })
