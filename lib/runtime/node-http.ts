@@ -62,6 +62,8 @@ async function respond(request: IncomingMessage, response: ServerResponse, answe
   if (request.method !== 'POST') request.resume()
   const answered = await answer(webRequest(request, isSecure), request)
   const headers = Object.fromEntries(answered.headers)
+  // What is left of its body would be taken for the next request.
+  if (request.method === 'POST' && !request.complete) headers.connection = 'close'
   const source = sources.get(answered)
   if (source) {
     response.writeHead(answered.status, headers)
@@ -89,9 +91,13 @@ function sendFile({ body }: Response, target: Writable): void {
 /** Milliseconds that an answer which has ended gets to be read to its end. */
 const END_PATIENCE = 10_000
 
+/** Deno passes on only later what it is told to write: so many bytes, and all for so many milliseconds, do not wait for the client yet. */
+const UNDER_WAY = 262_144
+const PASSED_ON = 10
+
 function openStream(source: StreamSource, target: Writable): void {
   let isOver = false
-  /** Some write nothing in the tick in which they are told to, so that only what is left behind that waits for the client. */
+  /** What was left a while behind its writing. */
   let waiting = 0
   let isLooking = false
   const look = (): void => {
@@ -103,9 +109,9 @@ function openStream(source: StreamSource, target: Writable): void {
       target.write(bytes)
       if (isLooking) return
       isLooking = true
-      setImmediate(look)
+      setTimeout(look, PASSED_ON)
     },
-    waiting: () => Math.min(waiting, target.writableLength),
+    waiting: () => Math.max(Math.min(waiting, target.writableLength), target.writableLength - UNDER_WAY),
     end() {
       isOver = true
       target.end()
