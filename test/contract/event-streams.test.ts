@@ -135,6 +135,9 @@ describe('an event stream', () => {
     await using meta = await connect(`${limited.origin}/stream-meta/${await token({ mode: 'r' })}`)
     await meta.next()
     const url = at(`/${channel}/${await token({ mode: 'r', sub: 'ada' })}`, limited)
+    // Who asks for the headers alone takes no place.
+    for (let index = 0; index < 3; index++)
+      expect((await fetch(url, { method: 'HEAD', headers: { Accept: 'text/event-stream' } })).status).toBe(200)
     const stream = await openStream(url)
     expect(JSON.parse(await meta.next())).toMatchObject({ event: 'ConnectionOpen', payload: channel, claims: { sub: 'ada' } })
     const admin = await adminOf(limited)
