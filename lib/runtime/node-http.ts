@@ -95,6 +95,11 @@ const END_PATIENCE = 10_000
 const UNDER_WAY = 262_144
 const PASSED_ON = 10
 
+/** Answers that have ended, until their clients have taken them whole. */
+const ending = new Set<Promise<void>>()
+
+export const endedStreams = async (): Promise<void> => void (await Promise.all(ending))
+
 function openStream(source: StreamSource, target: Writable): void {
   let isOver = false
   /** What was left a while behind its writing. */
@@ -116,7 +121,11 @@ function openStream(source: StreamSource, target: Writable): void {
       isOver = true
       target.end()
       const timer = setTimeout(() => target.destroy(), END_PATIENCE)
-      target.on('close', () => clearTimeout(timer))
+      const closed = new Promise<void>((resolve) => target.on('close', resolve)).then(() => {
+        clearTimeout(timer)
+        ending.delete(closed)
+      })
+      ending.add(closed)
     },
     drop() {
       isOver = true
