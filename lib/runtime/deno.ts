@@ -7,9 +7,10 @@ import { createServer as createHttpServer, type IncomingMessage, type Server } f
 import { createServer as createHttpsServer } from 'node:https'
 import type { Socket as NetSocket } from 'node:net'
 import { type Duplex, Readable } from 'node:stream'
+import { within } from '../waiting.ts'
 import { bindFirst } from './address.ts'
 import type { Certificate, Exchange, Handlers, RunningServer, Runtime, ServeOptions } from './contract.ts'
-import { exchangeOf, listener, respondBare, webRequest } from './node-http.ts'
+import { endedStreams, exchangeOf, listener, respondBare, webRequest } from './node-http.ts'
 import { createWebSockets, HANDSHAKE_VERSION } from './ws.ts'
 
 /** The part of Deno that Node.js has no match for. */
@@ -96,7 +97,7 @@ async function serve<D>(options: ServeOptions, handlers: Handlers<D>): Promise<R
       current.server.close()
     },
     // `ws` calls a WebSocket closed only when its client has hung up.
-    hungUp: () => Promise.resolve(),
+    hungUp: (patience) => within(patience, endedStreams()),
     stop() {
       current.server.close()
       for (const connection of connections) connection.destroy()

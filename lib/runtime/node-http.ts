@@ -62,6 +62,8 @@ async function respond(request: IncomingMessage, response: ServerResponse, answe
   if (request.method !== 'POST') request.resume()
   const answered = await answer(webRequest(request, isSecure), request)
   const headers = Object.fromEntries(answered.headers)
+  // What is left of its body would be taken for the next request.
+  if (request.method === 'POST' && !request.complete) headers.connection = 'close'
   const source = sources.get(answered)
   if (source) {
     response.writeHead(answered.status, headers)
@@ -89,9 +91,18 @@ function sendFile({ body }: Response, target: Writable): void {
 /** Milliseconds that an answer which has ended gets to be read to its end. */
 const END_PATIENCE = 10_000
 
+/** Deno passes on only later what it is told to write: so many bytes, and all for so many milliseconds, do not wait for the client yet. */
+const UNDER_WAY = 262_144
+const PASSED_ON = 10
+
+/** Answers that have ended, until their clients have taken them whole. */
+const ending = new Set<Promise<void>>()
+
+export const endedStreams = async (): Promise<void> => void (await Promise.all(ending))
+
 function openStream(source: StreamSource, target: Writable): void {
   let isOver = false
-  /** Some write nothing in the tick in which they are told to, so that only what is left behind that waits for the client. */
+  /** What was left a while behind its writing. */
   let waiting = 0
   let isLooking = false
   const look = (): void => {
@@ -103,14 +114,18 @@ function openStream(source: StreamSource, target: Writable): void {
       target.write(bytes)
       if (isLooking) return
       isLooking = true
-      setImmediate(look)
+      setTimeout(look, PASSED_ON)
     },
-    waiting: () => Math.min(waiting, target.writableLength),
+    waiting: () => Math.max(Math.min(waiting, target.writableLength), target.writableLength - UNDER_WAY),
     end() {
       isOver = true
       target.end()
       const timer = setTimeout(() => target.destroy(), END_PATIENCE)
-      target.on('close', () => clearTimeout(timer))
+      const closed = new Promise<void>((resolve) => target.on('close', resolve)).then(() => {
+        clearTimeout(timer)
+        ending.delete(closed)
+      })
+      ending.add(closed)
     },
     drop() {
       isOver = true

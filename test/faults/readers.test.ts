@@ -1,5 +1,6 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'bun:test'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
+import { connect as connectSocket, type Socket } from 'node:net'
 import { adminOf } from '../support/admin.ts'
 import { rawConnection, readTexts } from '../support/client.ts'
 import { openCrowd } from '../support/crowd.ts'
@@ -25,17 +26,45 @@ afterAll(() => program.stop())
 
 interface Reader {
   readonly numbers: readonly number[]
-  readonly socket: ReturnType<typeof rawConnection>
+  readonly socket: Socket
   readonly opened: Promise<unknown>
   readonly closed: Promise<unknown>
   isClosed: boolean
 }
 
+/** How clients come in, and how each text reaches them. */
+const doors = {
+  WebSocket(received: (text: string) => void) {
+    const socket = rawConnection(program.port, path)
+    readTexts(socket, received)
+    return socket
+  },
+  'event stream'(received: (text: string) => void) {
+    const socket = connectSocket(program.port, '127.0.0.1')
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n`)
+    // One that is cut off may be reset.
+    socket.on('error', () => undefined)
+    let rest = ''
+    socket.on('data', (data) => {
+      rest += data
+      const events = rest.split('\n\n')
+      rest = events.pop() ?? ''
+      for (const event of events) {
+        // Ahead of a piece stands its length.
+        const text = /(?:^|\n)data: (.*)$/.exec(event)?.[1]
+        if (text !== undefined) received(text)
+      }
+    })
+    return socket
+  },
+}
+
+type Door = keyof typeof doors
+
 /** A client that can stop reading, and keeps the numbers of the messages that it read. */
-function open(): Reader {
-  const socket = rawConnection(program.port, path)
+function openBy(door: Door): Reader {
   const numbers: number[] = []
-  readTexts(socket, (text) => numbers.push(JSON.parse(text).n))
+  const socket = doors[door]((text) => numbers.push(JSON.parse(text).n))
   const closed = new Promise<void>((gone) => socket.once('close', () => gone()))
   const reader: Reader = {
     numbers,
@@ -66,123 +95,127 @@ async function all(reader: Reader): Promise<void> {
 }
 
 /** A reader who comes now gets what is sent. */
-async function serveAnother(): Promise<void> {
+async function serveAnother(door: Door): Promise<void> {
   sent = 0
-  const another = open()
+  const another = openBy(door)
   await another.opened
   await notify(10)
   await all(another)
   another.socket.destroy()
 }
 
-test('one of 100 readers stalls: it is dropped after what it could take, without a gap, and 99 get everything', async () => {
-  sent = 0
-  const readers = Array.from({ length: 100 }, open)
-  await Promise.all(readers.map(({ opened }) => opened))
-  const [stalled, ...others] = readers
-  stalled?.socket.pause()
-  const before = program.stderr().length
-  while (!program.stderr().slice(before).includes('reads too slowly')) {
+describe.each(['WebSocket', 'event stream'] as const)('by %s,', (door) => {
+  const open = (): Reader => openBy(door)
+
+  test('one of 100 readers stalls: it is dropped after what it could take, without a gap, and 99 get everything', async () => {
+    sent = 0
+    const readers = Array.from({ length: 100 }, open)
+    await Promise.all(readers.map(({ opened }) => opened))
+    const [stalled, ...others] = readers
+    stalled?.socket.pause()
+    const before = program.stderr().length
+    while (!program.stderr().slice(before).includes('reads too slowly')) {
+      await notify(100)
+      await Promise.all(others.map(all))
+    }
+    stalled?.socket.resume()
+    await stalled?.closed
+    expect(stalled?.numbers).toEqual(contiguous(stalled?.numbers ?? []))
+    expect(stalled?.numbers.length).toBeLessThan(sent)
     await notify(100)
     await Promise.all(others.map(all))
-  }
-  stalled?.socket.resume()
-  await stalled?.closed
-  expect(stalled?.numbers).toEqual(contiguous(stalled?.numbers ?? []))
-  expect(stalled?.numbers.length).toBeLessThan(sent)
-  await notify(100)
-  await Promise.all(others.map(all))
-  for (const { numbers, isClosed } of others)
-    expect({ numbers, isClosed }).toEqual({ numbers: contiguous(numbers), isClosed: false })
-  for (const { socket } of others) socket.destroy()
-}, 30_000)
+    for (const { numbers, isClosed } of others)
+      expect({ numbers, isClosed }).toEqual({ numbers: contiguous(numbers), isClosed: false })
+    for (const { socket } of others) socket.destroy()
+  }, 30_000)
 
-test('all of 100 readers stall: each is dropped without a gap, memory is bounded, and the next reader is served', async () => {
-  sent = 0
-  const readers = Array.from({ length: 100 }, open)
-  await Promise.all(readers.map(({ opened }) => opened))
-  for (const { socket } of readers) socket.pause()
-  const before = residentBytes(program.pid)
-  const logged = program.stderr().length
-  const dropped = (): number => program.stderr().slice(logged).split('reads too slowly').length - 1
-  let most = 0
-  while (dropped() < readers.length) {
-    await notify(100)
-    most = Math.max(most, residentBytes(program.pid))
-  }
-  // What may wait for each, twice for what the runtime keeps beside it, and the program's own room.
-  expect(most - before).toBeLessThan(2 * 100 * BUFFER + 64 * 1024 * 1024)
-  for (const { socket } of readers) socket.resume()
-  await Promise.all(readers.map(({ closed }) => closed))
-  for (const { numbers } of readers) expect(numbers).toEqual(contiguous(numbers))
-  await serveAnother()
-}, 60_000)
+  test('all of 100 readers stall: each is dropped without a gap, memory is bounded, and the next reader is served', async () => {
+    sent = 0
+    const readers = Array.from({ length: 100 }, open)
+    await Promise.all(readers.map(({ opened }) => opened))
+    for (const { socket } of readers) socket.pause()
+    const before = residentBytes(program.pid)
+    const logged = program.stderr().length
+    const dropped = (): number => program.stderr().slice(logged).split('reads too slowly').length - 1
+    let most = 0
+    while (dropped() < readers.length) {
+      await notify(100)
+      most = Math.max(most, residentBytes(program.pid))
+    }
+    // What may wait for each, twice for what the runtime keeps beside it, and the program's own room.
+    expect(most - before).toBeLessThan(2 * 100 * BUFFER + 64 * 1024 * 1024)
+    for (const { socket } of readers) socket.resume()
+    await Promise.all(readers.map(({ closed }) => closed))
+    for (const { numbers } of readers) expect(numbers).toEqual(contiguous(numbers))
+    await serveAnother(door)
+  }, 60_000)
 
-test('a reader that stops and goes on, within what may wait for it, gets everything in order', async () => {
-  sent = 0
-  const reader = open()
-  await reader.opened
-  for (let round = 0; round < 5; round++) {
-    reader.socket.pause()
-    await notify(150)
-    reader.socket.resume()
-    await all(reader)
-  }
-  expect(reader.numbers).toEqual(contiguous(reader.numbers))
-  expect(reader.numbers).toHaveLength(750)
-  reader.socket.destroy()
-})
+  test('a reader that stops and goes on, within what may wait for it, gets everything in order', async () => {
+    sent = 0
+    const reader = open()
+    await reader.opened
+    for (let round = 0; round < 5; round++) {
+      reader.socket.pause()
+      await notify(150)
+      reader.socket.resume()
+      await all(reader)
+    }
+    expect(reader.numbers).toEqual(contiguous(reader.numbers))
+    expect(reader.numbers).toHaveLength(750)
+    reader.socket.destroy()
+  })
 
-test('a slow reader, which reads once every 200 ms, gets messages in order until it is dropped, while another gets everything', async () => {
-  sent = 0
-  const [slow, quick] = [open(), open()]
-  await Promise.all([slow.opened, quick.opened])
-  slow.socket.pause()
-  const trickle = setInterval(() => {
-    slow.socket.once('data', () => slow.socket.pause())
+  test('a slow reader, which reads once every 200 ms, gets messages in order until it is dropped, while another gets everything', async () => {
+    sent = 0
+    const [slow, quick] = [open(), open()]
+    await Promise.all([slow.opened, quick.opened])
+    slow.socket.pause()
+    const trickle = setInterval(() => {
+      slow.socket.once('data', () => slow.socket.pause())
+      slow.socket.resume()
+    }, 200)
+    const before = program.stderr().length
+    while (!program.stderr().slice(before).includes('reads too slowly')) {
+      await notify(500)
+      await all(quick)
+      await Bun.sleep(50)
+    }
+    clearInterval(trickle)
+    expect(slow.numbers.length).toBeGreaterThan(0)
     slow.socket.resume()
-  }, 200)
-  const before = program.stderr().length
-  while (!program.stderr().slice(before).includes('reads too slowly')) {
-    await notify(500)
-    await all(quick)
-    await Bun.sleep(50)
-  }
-  clearInterval(trickle)
-  expect(slow.numbers.length).toBeGreaterThan(0)
-  slow.socket.resume()
-  await slow.closed
-  expect(slow.numbers).toEqual(contiguous(slow.numbers))
-  expect(slow.numbers.length).toBeLessThan(sent)
-  expect(quick.numbers).toEqual(contiguous(quick.numbers))
-  quick.socket.destroy()
-}, 30_000)
+    await slow.closed
+    expect(slow.numbers).toEqual(contiguous(slow.numbers))
+    expect(slow.numbers.length).toBeLessThan(sent)
+    expect(quick.numbers).toEqual(contiguous(quick.numbers))
+    quick.socket.destroy()
+  }, 30_000)
 
-test('readers that stop and go on at random see no gap before they are dropped', async () => {
-  sent = 0
-  const readers = Array.from({ length: 60 }, open)
-  await Promise.all(readers.map(({ opened }) => opened))
-  for (const { socket } of readers) socket.pause()
-  // Whoever goes on for a moment makes room just when the limit is near.
-  const jolt = setInterval(() => {
-    const some = readers.filter(() => Math.random() < 0.2)
-    for (const { socket } of some) socket.resume()
-    setTimeout(() => {
-      for (const { socket } of some) socket.pause()
-    }, Math.random() * 3)
-  }, 4)
-  const before = program.stderr().length
-  const dropped = (): number => program.stderr().slice(before).split('reads too slowly').length - 1
-  for (let round = 0; round < 100 && dropped() < readers.length; round++) await notify(200)
-  clearInterval(jolt)
-  // Behind the last of the timers.
-  await Bun.sleep(10)
-  for (const { socket } of readers) socket.pause()
-  while (dropped() < readers.length) await notify(200)
-  for (const { socket } of readers) socket.resume()
-  await Promise.all(readers.map(({ closed }) => closed))
-  for (const { numbers } of readers) expect(numbers).toEqual(contiguous(numbers))
-}, 60_000)
+  test('readers that stop and go on at random see no gap before they are dropped', async () => {
+    sent = 0
+    const readers = Array.from({ length: 60 }, open)
+    await Promise.all(readers.map(({ opened }) => opened))
+    for (const { socket } of readers) socket.pause()
+    // Whoever goes on for a moment makes room just when the limit is near.
+    const jolt = setInterval(() => {
+      const some = readers.filter(() => Math.random() < 0.2)
+      for (const { socket } of some) socket.resume()
+      setTimeout(() => {
+        for (const { socket } of some) socket.pause()
+      }, Math.random() * 3)
+    }, 4)
+    const before = program.stderr().length
+    const dropped = (): number => program.stderr().slice(before).split('reads too slowly').length - 1
+    for (let round = 0; round < 100 && dropped() < readers.length; round++) await notify(200)
+    clearInterval(jolt)
+    // Behind the last of the timers.
+    await Bun.sleep(10)
+    for (const { socket } of readers) socket.pause()
+    while (dropped() < readers.length) await notify(200)
+    for (const { socket } of readers) socket.resume()
+    await Promise.all(readers.map(({ closed }) => closed))
+    for (const { numbers } of readers) expect(numbers).toEqual(contiguous(numbers))
+  }, 60_000)
+})
 
 test('connections by the thousand arrive at once, are served, leave at once, and leave nothing behind', async () => {
   // Two descriptors short of what the system lets one process have.
@@ -208,5 +241,5 @@ test('connections by the thousand arrive at once, are served, leave at once, and
   const end = Date.now() + 5000
   await until(async () => String(await held()) === String(none) || Date.now() > end)
   expect(await held()).toEqual(none)
-  await serveAnother()
+  await serveAnother('WebSocket')
 }, 60_000)

@@ -23,7 +23,7 @@ const grant: Grant = {
 /** A post, whose messages wait to be settled. */
 function posting(hasRoom = true) {
   const sent: Envelope[] = []
-  const faults: (PostFault | undefined)[] = []
+  const outcomes: (PostFault | 'committed')[] = []
   let settle: (outcome: Outcome) => void = () => undefined
   const post = createPost({
     broker: {
@@ -38,30 +38,30 @@ function posting(hasRoom = true) {
     metrics: createMetrics(),
   })
   const send = (message: Uint8Array | undefined, channels = grant.channels) =>
-    post({ ...grant, channels }, message, 'key', (fault) => faults.push(fault))
-  return { send, sent, faults, settle: (outcome: Outcome) => settle(outcome) }
+    post({ ...grant, channels }, message, 'key', (fault) => outcomes.push(fault ?? 'committed'))
+  return { send, sent, outcomes, settle: (outcome: Outcome) => settle(outcome) }
 }
 
 const refused: Outcome = { code: '22P05', reason: 'no such character' }
 
 describe('a message that is posted', () => {
   test('goes to each of its channels under its key, with one answer once all have it', () => {
-    const { send, sent, faults, settle } = posting()
+    const { send, sent, outcomes, settle } = posting()
     send(bytes('x'))
     expect(sent.map(({ channel, key }) => ({ channel, key }))).toEqual(
       ['a', 'b', 'c'].map((channel) => ({ channel, key: 'key' })),
     )
     settle('committed')
     settle('committed')
-    expect(faults).toEqual([])
+    expect(outcomes).toEqual([])
     settle('committed')
-    expect(faults).toEqual([undefined])
+    expect(outcomes).toEqual(['committed'])
   })
   test('that the database refuses on one of its channels is refused', () => {
-    const { send, faults, settle } = posting()
+    const { send, outcomes, settle } = posting()
     send(bytes('x'))
     for (const outcome of ['committed', refused, 'committed'] as const) settle(outcome)
-    expect(faults).toEqual(['REFUSED_BY_DATABASE'])
+    expect(outcomes).toEqual(['REFUSED_BY_DATABASE'])
   })
   test.each([
     ['NOT_TEXT', bytes('a\0'), ['a']],
@@ -72,14 +72,14 @@ describe('a message that is posted', () => {
     ['TOO_LARGE', undefined, ['kept', 'a']],
     ['TOO_LARGE_TO_KEEP', undefined, ['kept']],
   ] as const)('is refused as %s before it is sent: %#', (fault, message, channels) => {
-    const { send, sent, faults } = posting()
+    const { send, sent, outcomes } = posting()
     send(message, [...channels])
-    expect({ faults, sent }).toEqual({ faults: [fault], sent: [] })
+    expect({ outcomes, sent }).toEqual({ outcomes: [fault], sent: [] })
   })
   test('for which there is no room is refused once', () => {
-    const { send, faults } = posting(false)
+    const { send, outcomes } = posting(false)
     send(bytes('x'))
-    expect(faults).toEqual(['BUFFER_FULL'])
+    expect(outcomes).toEqual(['BUFFER_FULL'])
   })
 })
 

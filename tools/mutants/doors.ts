@@ -198,7 +198,7 @@ export const doors: readonly Mutant[] = [
     find: "if (closed || request.method === 'HEAD') sessions.discard(session)",
     replace: 'if (closed) sessions.discard(session)',
     promise: 'HEAD of a stream leaves no connection behind',
-    title: 'counts no connection for it',
+    title: 'counts as a connection',
   },
   {
     ...streams,
