@@ -41,6 +41,13 @@ test('npm start serves the page on an embedded PostgreSQL, says what to do next,
   expect(await client.next()).toContain('hello from SQL')
   expect(await meta.next()).toContain('ConnectionOpen')
 
+  const { url } = await (await fetch(`http://localhost:${port}/start.json`)).json()
+  const ofPage = { headers: { Origin: `http://localhost:${port}` } }
+  const given = await (await fetch(`${url}token?name=Ada`, ofPage)).json()
+  await using orders = await connect(`ws://localhost:${port}/orders/${given.token}`)
+  await fetch(`${url}orders`, { method: 'POST', ...ofPage })
+  expect(JSON.parse(await orders.next())).toMatchObject({ op: 'INSERT', table: 'public.orders', new: { status: 'new' } })
+
   const name = unique('kept by npm start')
   await sql`select pgws.publish('chat', ${name})`
   expect(await client.next()).toBe(name)
@@ -59,12 +66,14 @@ test('npm start serves the page on an embedded PostgreSQL, says what to do next,
   expect(ours()).toBeEmpty()
 })
 
-test('npm start takes the database of PGWS_DB_URI', async () => {
+test('npm start takes the database of PGWS_DB_URI, and makes no table there', async () => {
   const started = launch(
     { PGWS_DB_URI: database().uri, PGWS_JWT_SECRET: '', PGWS_HOST: '', PGWS_PORT: '0' },
     ['run', '--silent', 'start', '--prefix', root],
     'npm',
   )
   await started.logged(new RegExp(`info: listening .*server=127.0.0.1:${database().port}`))
+  const port = await started.bound()
+  expect(await (await fetch(`http://localhost:${port}/start.json`)).json()).toMatchObject({ orders: false })
   expect(await started.stop()).toBe(0)
 })
