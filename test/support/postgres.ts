@@ -91,7 +91,8 @@ export async function startPostgres({ folder, settings = {}, prepare, initdb = [
     await new Promise<void>((ready, failed) => {
       let log = ''
       started.stderr.on('data', (chunk) => {
-        if (log.length < 10_000) log += chunk
+        // Whoever comes while it recovers has a line of his own there.
+        log = (log + chunk).slice(-10_000)
         if (/database system is ready to accept (read-only )?connections/.test(log)) ready()
       })
       started.once('error', failed)
