@@ -77,7 +77,17 @@ export async function startPostgres({ folder, settings = {}, prepare, initdb = [
   const port = await freePort()
   let child: ChildProcess | undefined
 
+  /** Processes of a server that was killed end by themselves, and until then keep another from starting. */
   async function start(): Promise<void> {
+    for (;;) {
+      const fault = await startOnce().catch((error: Error) => error)
+      if (!fault) return
+      if (!fault.message.includes('shared memory block')) throw fault
+      await Bun.sleep(20)
+    }
+  }
+
+  async function startOnce(): Promise<void> {
     const all = { port: String(port), listen_addresses: '127.0.0.1', unix_socket_directories: place, fsync: 'off', ...settings }
     const args = Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`])
     // In a process group of its own: Ctrl-C is for whoever started us, and the database goes last.
