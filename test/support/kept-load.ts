@@ -32,7 +32,7 @@ async function answered<T>(session: Connection, answer: Promise<T>): Promise<T> 
 }
 
 /** One statement in a session of its own. */
-export async function askOnce(uri: string, statement: string, parameters: readonly string[] = []) {
+export async function askOnce(uri: string, statement: string, parameters?: readonly string[]) {
   const session = await openSession(uri)
   try {
     return await answered(session, session.query(statement, parameters))

@@ -3,6 +3,8 @@ import { connect, createServer, type Socket } from 'node:net'
 
 export interface Proxy extends Disposable {
   readonly port: number
+  /** Bytes that came for the database so far. */
+  readonly bytes: number
   /** From now on every byte is swallowed, of open connections and of new ones. */
   swallow(): void
   /** New connections pass again; those that went silent stay so. */
@@ -36,6 +38,7 @@ export const uriThrough = (
 
 export async function startProxy(target: number): Promise<Proxy> {
   let isSwallowing = false
+  let bytes = 0
   const sockets = new Set<Socket>()
   const links = new Set<Link & { side: Side | undefined }>()
 
@@ -63,7 +66,10 @@ export async function startProxy(target: number): Promise<Proxy> {
       const { from, to } = ways[way]
       sockets.add(from)
       from.on('data', (chunk: Buffer) => {
-        if (way === 'up') self.side ??= sideOf(chunk)
+        if (way === 'up') {
+          self.side ??= sideOf(chunk)
+          bytes += chunk.length
+        }
         silent[way] ||= isSwallowing
         const hand = (): void => {
           if (!silent[way] && to.writable) to.write(chunk)
@@ -86,6 +92,9 @@ export async function startProxy(target: number): Promise<Proxy> {
   if (typeof address !== 'object' || address === null) throw new Error('no port')
   return {
     port: address.port,
+    get bytes() {
+      return bytes
+    },
     swallow: () => {
       isSwallowing = true
     },
