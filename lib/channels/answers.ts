@@ -7,7 +7,7 @@ import { type ClosureCode, type CommandCode, UNANSWERED_PUBLISHES } from '../ref
 import type { Outcome } from './broker.ts'
 import type { Client, Id, Protocol } from './client.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Answering {
   readonly client: Client
   readonly protocol: Protocol

@@ -1,4 +1,4 @@
-/** Owns the port to what carries messages between servers. Types only: an engine is one folder in `lib/broker`. */
+/** Owns the port to the broker, which carries messages between servers. Types only: each engine is one folder in `lib/broker`. */
 
 import type { Refusal } from '../refusal.ts'
 import type { Envelope } from './envelope.ts'
@@ -12,7 +12,7 @@ export interface Broker {
    */
   publish(messages: readonly Envelope[], settled: (outcome: Outcome) => void): boolean
   /**
-   * Delivers what the engine carries on this channel under its own name, beside what is published here.
+   * Also delivers what others send on the engine's own channel of this name.
    *
    * @returns undefined where there is nothing to wait for; else a promise that settles when the channel is followed, with a refusal
    *   where it cannot be.
@@ -23,7 +23,7 @@ export interface Broker {
   readonly history: History | undefined
   /** Whether messages arrive and go out, as far as the last check knows. */
   readonly isReady: boolean
-  /** @returns once messages arrive. @throws what the last attempt to reach the engine met. */
+  /** @returns once messages arrive. @throws the error of the last attempt to reach the engine. */
   start(receiver: Receiver): Promise<void>
   /** Sends what is held back. Resolves when every accepted message is settled. */
   flush(): Promise<void>
@@ -63,7 +63,7 @@ export interface Page {
   readonly isEnd: boolean
 }
 
-/** What became of a message: it is committed, or why it was refused. */
+/** A message is committed, or was refused for a reason. */
 export type Outcome = 'committed' | { readonly code: string; readonly reason: string }
 
 /** Who takes what a broker delivers. */
@@ -81,10 +81,10 @@ export interface Receiver {
   missed(from: number | undefined, to: number): void
   /** Messages that were kept are gone: readers of any channel may have missed some. */
   historyLost(): void
-  /** The engine does not deliver a followed channel any more. Its readers are to go. */
+  /** The engine no longer delivers a followed channel. Its readers must be closed. */
   lost(channel: string): void
   /** Messages arrive again, after an outage between two times in milliseconds of UNIX time. */
   restored(from: number, to: number): void
-  /** Messages do not arrive any more, and the broker does not heal: the process is to stop. */
+  /** Messages no longer arrive and the broker does not recover: the process must stop. */
   ended(): void
 }

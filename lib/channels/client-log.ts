@@ -4,9 +4,9 @@ import type { Fields, Log } from '../log.ts'
 import { shown, shownChannels } from '../shown.ts'
 import { members } from './json.ts'
 
-/** What is kept of it with a client. */
+/** What the log and the events say of a client. */
 export interface Identity {
-  /** What its lines and events are found by. */
+  /** Names the client in log lines and events. */
   readonly id: string
   /** Where it comes from. */
   readonly address: string
@@ -35,7 +35,7 @@ export interface ClientLog {
 
 const ID_LENGTH = 8
 
-/** Random, so that ids of several servers, and of one before and after a restart, are different. */
+/** Random, so that ids differ between servers and after a restart. */
 export const createId = (): string =>
   Math.floor(Math.random() * 36 ** ID_LENGTH)
     .toString(36)
@@ -53,7 +53,7 @@ export function createClientLog(log: Log, claim: string | undefined): ClientLog 
   function claimed({ grant }: Identity): Fields {
     const value = claim === undefined ? undefined : members(grant.claims).get(claim)
     if (claim === undefined || value === undefined) return {}
-    // A string of JSON parses to a string; any other value stands as it does in the token.
+    // A JSON string parses to a string. Any other value is shown as it stands in the token.
     return { [claim]: shown(value.startsWith('"') ? (JSON.parse(value) as string) : value) }
   }
 

@@ -1,28 +1,28 @@
-/** Owns the port to whom messages go. Types only: a door makes clients, each a kind in one file of `lib/doors`. */
+/** Owns the port to clients. Types only: each kind of client is one file in `lib/doors`. */
 import type { Grant } from '../access/grant.ts'
 import type { ClosureCode, CommandCode } from '../refusal.ts'
 import type { Asked } from './broker.ts'
 
 /** Somebody whom text can be written to and who can be ended. */
 export interface Client {
-  /** Bytes that wait for it in the program. */
+  /** Bytes that are buffered for it in the program. */
   waiting(): number
   /** Writes a text to this client alone. */
   write(text: string): void
   /** Writes texts one after the other, in as few packets as they need. */
   writeAll(texts: readonly string[]): void
-  /** From now on it gets what its form publishes on the channel. */
+  /** From now on, the client gets what its form publishes on the channel. */
   join(channel: string): void
   leave(channel: string): void
-  /** Asks whether it is still there. @returns whether an answer is to be expected. */
+  /** Pings the client. @returns whether it will answer. */
   ping(): boolean
-  /** Ends it behind all that waits, and says why. */
+  /** Closes it after everything that is buffered, and says why. */
   end(closure: ClosureCode): void
-  /** Ends it at once, without a word. */
+  /** Drops it at once, without a close frame. */
   drop(): void
 }
 
-/** How messages read to some clients. A message is rendered once a form and published once, however many read it. */
+/** The format of messages for some clients. A message is rendered and published once for each form, however many clients read it. */
 export interface Form {
   /**
    * A message of a channel, as these clients get it.
@@ -34,7 +34,7 @@ export interface Form {
   publish(channel: string, rendered: string): void
 }
 
-/** What is spoken with a client. */
+/** The subprotocol that a client uses. */
 export interface Protocol {
   readonly name: 'plain' | 'pgws' | 'pgws.json' | 'sse'
   readonly form: Form

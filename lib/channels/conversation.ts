@@ -8,7 +8,7 @@ import type { Address, Publisher, Publishing } from './publisher.ts'
 import type { Beginning } from './reading.ts'
 import { createSubscriptions, type Subscribing, type SubscribingMore, type SubscriptionsOptions } from './subscriptions.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Conversing extends Answering, Subscribing {
   channels: readonly string[]
   /** Undefined for who sends no commands. */

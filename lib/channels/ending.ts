@@ -5,7 +5,7 @@ import { within } from '../waiting.ts'
 import type { Client } from './client.ts'
 import type { ClientLog, Identity } from './client-log.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Ending extends Identity {
   readonly client: Pick<Client, 'end' | 'drop'>
   /** Why the server closed it. */
@@ -13,11 +13,11 @@ export interface Ending extends Identity {
 }
 
 export interface Endings<E> {
-  /** Ends a client behind all that waits for it. One that is being closed stays so. */
+  /** Closes a client after everything that is buffered for it. Does nothing where it is being closed already. */
   close(session: E, closure: ClosureCode): void
-  /** Ends a client at once, without a word. Some runtimes say that it closed only later. */
+  /** Drops a client at once, without a close frame. Some runtimes report the close only later. */
   drop(session: E, closure: ClosureCode): void
-  /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
+  /** Closes every client with 1001 and resolves when all are gone, or after `patience` milliseconds. */
   closeAll(patience: number): Promise<void>
   /** A client is gone. */
   gone(session: E): void

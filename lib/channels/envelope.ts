@@ -1,13 +1,13 @@
 /**
  * Owns the JSON text that PostgreSQL carries: how a client's message is wrapped, and which channel a notification is for. Pure.
  *
- * A notification is joined from `head`, the time stamp and `tail`, so that all but the stamp is made once, when the message is
- * accepted, and the stamp just before it goes to the database.
+ * A notification is `head`, a time stamp and `tail`. Head and tail are made once, when the message is accepted. The stamp is made just
+ * before the message goes to the database.
  */
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import { members } from './json.ts'
 
-/** What stands around the payload of every message that one client sends to one channel. */
+/** The constant text around the payload of every message that one client sends to one channel. */
 export interface Frame {
   readonly channel: string
   /** Up to the time stamp. */
@@ -27,7 +27,7 @@ export interface Envelope {
   readonly key?: string | undefined
   readonly head: string
   readonly tail: string
-  /** UTF-8 bytes of the whole notification, the stamp included; never less, and exact wherever NOTIFY's limit is near. */
+  /** UTF-8 bytes of the whole notification with its stamp. Never too few, and exact near NOTIFY's limit. */
   readonly bytes: number
 }
 
@@ -73,7 +73,7 @@ export function envelope({ channel, head, middle, end, bytes }: Frame, payload: 
     channel,
     head,
     tail: middle + payload + end,
-    // Counting costs more than all the rest, and short messages are far from the limit.
+    // Counting bytes costs more than everything else here, and short messages are far from the limit.
     bytes: most < NOTIFICATION_BYTES ? most : bytes + Buffer.byteLength(payload),
   }
 }
@@ -98,7 +98,7 @@ const BRACE = '{'.charCodeAt(0)
 
 /** The channel that a notification names: the string member `channel` of a JSON object; undefined when it names none. */
 export function channelOf(notification: string): string | undefined {
-  // What does not begin like an object is spared a thrown error.
+  // Text that does not begin like an object need not cost a thrown error.
   if (notification.charCodeAt(0) !== BRACE && !/^\s*\{/.test(notification)) return undefined
   try {
     const { channel } = JSON.parse(notification)

@@ -16,7 +16,7 @@ export interface MetaEvents {
 }
 
 export interface MetaOptions {
-  /** Undefined tells nobody. */
+  /** Undefined sends no events. */
   readonly channel: string | undefined
   readonly events: readonly MetaEvent[]
   readonly forwardClaims: readonly string[] | undefined
@@ -25,7 +25,7 @@ export interface MetaOptions {
 }
 
 export function createMetaEvents({ channel, events, forwardClaims, broker, log }: MetaOptions): MetaEvents {
-  /** @param client whom it is about; undefined for the server itself. */
+  /** @param client the client that the event is about; undefined for the server itself. */
   function tell(event: MetaEvent, client: Identity | undefined, more: Readonly<Record<string, unknown>>): void {
     if (channel === undefined || !events.includes(event)) return
     const lost = (reason: string): void => log.warning('event lost', { name: event, reason, ...(client && identified(client)) })

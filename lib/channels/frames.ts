@@ -11,7 +11,7 @@ import type { Publisher, Publishing } from './publisher.ts'
 import { createRateLimit, type Rate } from './rate.ts'
 import { decode } from './text.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Sending extends Identity, Lively, Rate, Publishing, Conversing {
   grant: Grant
   client: Client

@@ -1,4 +1,4 @@
-/** Owns which channels have readers here, and hands a message to a channel's readers, once for each form that they read. */
+/** Owns which channels have readers on this server, and publishes a message to them once for each form. */
 
 import type { Metrics } from '../metrics.ts'
 import type { Refusal } from '../refusal.ts'
@@ -28,12 +28,12 @@ export interface AloneReader {
 export interface HubOptions {
   readonly broker: Pick<Broker, 'follow' | 'unfollow'>
   readonly metrics: Metrics
-  /** To be told the bytes of each text that was handed to readers, and how many those are. */
+  /** Called for each text that was handed to readers, with its bytes and the number of readers. */
   readonly handedOn: (bytes: number, readers: number) => void
 }
 
 interface Readers {
-  /** How many read each form. */
+  /** The number of readers of each form. */
   forms: readonly FormReaders[]
   /** Those that resume; most channels never have one. */
   alone: Set<AloneReader> | undefined
@@ -48,7 +48,7 @@ interface FormReaders {
 
 export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
   const channels = new Map<string, Readers>()
-  /** What came in the read under way, all of which is handed on in one tick. */
+  /** Sums over the notifications of one read, which all arrive in one tick. */
   const read = { at: 0, notifications: 0, deliveries: 0, bytes: 0 }
 
   function record(): void {
@@ -71,7 +71,7 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       const readers: Readers = { forms: [{ form, count: 1 }], alone: undefined, following: undefined }
       channels.set(channel, readers)
       readers.following = broker.follow(channel)?.then((refusal) => {
-        // Who was refused may still wait for another channel, and who joins meanwhile must not be taken for a reader of this one.
+        // A refused reader may still wait for another channel. Until it leaves, readers that join must be refused too.
         if (refusal === undefined) readers.following = undefined
         return refusal
       })

@@ -1,13 +1,12 @@
 /**
- * Owns reading a JSON object without rebuilding its values, so that what passes through keeps its every digit
- * (JavaScript would round a large number on the way).
+ * Owns reading the members of a JSON object as text, so that large numbers keep every digit. (JSON.parse would round them.)
  */
 
 /**
- * The members of a JSON object, by name, each value as it stands in the text. Of a name that stands twice the last counts, as
+ * The members of a JSON object, by name, each value as it stands in the text. Where a name comes twice, the last one counts, as
  * with `JSON.parse`.
  *
- * @param text an object that `JSON.parse` accepts; for anything else the result means nothing.
+ * @param text an object that `JSON.parse` accepts; for any other text the result is meaningless.
  */
 export function members(text: string): Map<string, string> {
   const found = new Map<string, string>()

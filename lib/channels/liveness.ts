@@ -1,7 +1,7 @@
-/** Owns which clients are still there and still allowed to be: pings and their answers, and the end of tokens. */
+/** Owns which clients still answer and are still allowed: pings, pongs, and the expiry of tokens. */
 import type { Client } from './client.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Lively {
   readonly client: Pick<Client, 'ping'>
   /** UNIX time in milliseconds; `Infinity` for never. */
@@ -17,9 +17,9 @@ export interface Lively {
 }
 
 export interface Clock {
-  /** UNIX time in milliseconds, which may be set. */
+  /** UNIX time in milliseconds. Somebody may set this clock. */
   wall(): number
-  /** Milliseconds of a clock that nobody sets, by which timers run. */
+  /** Milliseconds of the monotonic clock, by which timers run. */
   monotonic(): number
 }
 
@@ -29,13 +29,13 @@ export interface LivenessOptions<S> {
   readonly clock: Clock
   /** Milliseconds between two rounds of pings. */
   readonly pingEvery: number
-  /** Answers no ping. */
+  /** Called for a client that does not answer pings. */
   readonly silent: (session: S) => void
   /** Whether it is told that its token ends soon. */
   readonly isWarned: (session: S) => boolean
   /** Its token ends soon. It is told once. */
   readonly expiring: (session: S) => void
-  /** Its token has ended. */
+  /** Called for a client whose token has expired. */
   readonly expired: (session: S) => void
 }
 
@@ -43,21 +43,21 @@ export interface Liveness<S> {
   opened(session: S): void
   /** It goes on under another grant. @param earlier that until now. */
   renewed(session: S, earlier: Lively['grant']): void
-  /** @returns whether it answers a ping. */
+  /** @returns whether a ping was waiting for this pong. */
   pong(session: S): boolean
   closed(session: S): void
 }
 
-/** A client is gone that answered in none of these rounds by the next one: 60 s after the last it answered. */
+/** A client that answers in none of this many rounds is dropped at the next: 60 s after its last answer. */
 const SILENT_ROUNDS = 3
 
 /** Milliseconds between the warning and the end of a token; half of what is left where that is less. */
 const WARNED_AHEAD = 30_000
 
-/** Milliseconds between two looks at whether the wall clock was set. */
+/** Milliseconds between two checks of whether the wall clock was set. */
 const LOOK_EVERY = 1000
 
-/** Milliseconds by which the clocks may come apart before every end is looked at anew. */
+/** Milliseconds by which the clocks may drift apart before every timer is set anew. */
 const APART = 100
 
 export function createLiveness<S extends Lively>(options: LivenessOptions<S>): Liveness<S> {
@@ -66,12 +66,12 @@ export function createLiveness<S extends Lively>(options: LivenessOptions<S>): L
   let looks: ReturnType<typeof setInterval> | undefined
   /** Open clients whose token ends. */
   let ending = 0
-  /** Between the two clocks when the timers were set. */
+  /** The difference of the two clocks when the timers were set. */
   let offset = 0
 
   const apart = (): number => clock.wall() - clock.monotonic()
 
-  /** Pings everyone, and watches those whose token ends before the next round but one. */
+  /** Pings every client, and sets a timer for tokens that expire within the next two rounds. */
   function round(): void {
     for (const session of sessions) {
       if (session.silentRounds++ >= SILENT_ROUNDS) {
@@ -91,7 +91,7 @@ export function createLiveness<S extends Lively>(options: LivenessOptions<S>): L
     session.expiry = setTimeout(
       () => {
         session.expiry = undefined
-        // The timer's clock is not the one that `exp` is written by.
+        // Timers run by the monotonic clock, but `exp` is wall-clock time.
         const now = clock.wall()
         if (now >= session.grant.expiresAt) return options.expired(session)
         if (now >= session.warnAt) {
@@ -123,7 +123,7 @@ export function createLiveness<S extends Lively>(options: LivenessOptions<S>): L
     if (expiresAt !== Number.POSITIVE_INFINITY && --ending === 0) clearInterval(looks)
   }
 
-  /** Where the wall clock was set, or the machine slept, every timer is for another moment than the end it was set for. */
+  /** After the wall clock was set, or the machine slept, every timer is wrong and is set anew. */
   function look(): void {
     const now = apart()
     if (Math.abs(now - offset) < APART) return

@@ -1,16 +1,16 @@
-/** Owns what a client publishes: its text, in one envelope for each of its channels, on its way to the broker. */
+/** Owns publishing: a client's text goes to the broker in one envelope for each of its channels. */
 
 import type { Grant } from '../access/grant.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Broker, Outcome } from './broker.ts'
 import { type Envelope, envelope, envelopeFrame, envelopeFrames, envelopeHead, type Frame } from './envelope.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Publishing {
   readonly grant: Pick<Grant, 'claims' | 'channels'>
-  /** The parts of this client's envelopes around a message, one a channel; made with its first message, for most only read. */
+  /** The constant parts of this client's envelopes, one for each channel. Made for its first message, because most clients only read. */
   frames: readonly Frame[] | undefined
-  /** Learns what became of each of its messages; made with the first. */
+  /** Called with the outcome of each of its messages. Made for the first. */
   settled: ((outcome: Outcome) => void) | undefined
 }
 

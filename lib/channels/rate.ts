@@ -1,6 +1,6 @@
 /** Owns how many messages a client may send within a second. */
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Rate {
   /** When the second that is counted began, in milliseconds of the monotonic clock. */
   second: number
@@ -10,8 +10,8 @@ export interface Rate {
 
 /**
  * @param limit frames in a second; `Infinity` for any number.
- * @param monotonic milliseconds of a clock that nobody sets.
- * @returns counts a frame, and says whether it is above the limit.
+ * @param monotonic milliseconds of the monotonic clock.
+ * @returns a function that counts a frame and returns whether it is above the limit.
  */
 export function createRateLimit(limit: number, monotonic: () => number): (client: Rate) => boolean {
   if (limit === Number.POSITIVE_INFINITY) return () => false

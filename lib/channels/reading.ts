@@ -7,7 +7,7 @@ import { createCatchUp } from './catch-up.ts'
 import type { Client, Protocol } from './client.ts'
 import type { AloneReader, Hub } from './hub.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Reading {
   readonly grant: Grant
   readonly protocol: Protocol

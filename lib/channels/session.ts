@@ -14,12 +14,12 @@ import { createSession, type Session } from './record.ts'
 export type { Session }
 
 export interface Sessions {
-  /** Those that are open or about to be. */
+  /** Sessions that are open or about to open. */
   readonly count: number
   /** Open ones by mode. */
   readonly modes: () => Readonly<Record<string, number>>
   /**
-   * Makes a session, which counts from now on, until it is closed or discarded.
+   * Makes a session. It is counted until it is closed or discarded.
    *
    * @param address where the client comes from.
    * @param beginning where a reader begins.
@@ -31,18 +31,18 @@ export interface Sessions {
     address: string,
     beginning?: Beginning,
   ): { readonly session: Session; readonly ready: Promise<readonly (Refusal | undefined)[]> | undefined }
-  /** Undoes `create` where the client did not come to be. */
+  /** Undoes `create` where the upgrade failed. */
   discard(session: Session): void
   /** The client is there. */
   open(session: Session, client: Client): void
   /** A message of the client: text as it was sent, or its bytes. */
   message(session: Session, message: string | Uint8Array): void
-  /** A ping of the client, which somebody else answers. */
+  /** A ping of the client, which the runtime answers. */
   ping(session: Session): void
   pong(session: Session): void
   /** The client is gone. @param code a WebSocket close code, that of a frame which was sent or received; 1006 without one. */
   closed(session: Session, code: number, reason: string): void
-  /** To be told the bytes of each text that was handed to readers, and how many those are. Drops readers that are too slow. */
+  /** Called for each text that was handed to readers, with its bytes and the number of readers. Drops readers that are too slow. */
   handedOn(bytes: number, readers: number): void
   /**
    * Tells every reader that can be told what it may have missed between two times, in milliseconds of UNIX time, and where others are
@@ -53,7 +53,7 @@ export interface Sessions {
   historyLost(): void
   /** Closes the readers of a channel that the broker does not deliver any more. */
   lost(channel: string): void
-  /** Closes every client with 1001 and resolves when all are gone, or after some milliseconds. */
+  /** Closes every client with 1001 and resolves when all are gone, or after `patience` milliseconds. */
   closeAll(patience: number): Promise<void>
 }
 
@@ -64,7 +64,7 @@ export interface SessionsOptions extends PartsOptions {
   readonly logClaim: string | undefined
 }
 
-/** Clients may choose any close code from here on (RFC 6455 section 7.4.2). Counted under one label, they cannot create 2,000 series. */
+/** Clients may choose any close code from 3000 up (RFC 6455 section 7.4.2). They share one label, or clients could create 2,000 series. */
 const OWN_CODES = 3000
 
 export function createSessions(options: SessionsOptions): Sessions {
@@ -111,7 +111,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     message: frames.message,
     ping: frames.control,
     pong(session) {
-      // One that nobody asked for is a frame like any other.
+      // An unsolicited pong counts as any other frame.
       if (!liveness.pong(session)) frames.control(session)
     },
     closed(session, code, reason) {
@@ -120,7 +120,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       conversations.closed(session)
       leave(session)
       const { closure } = session
-      // The frame that this server sent says why; a client's echo of it does not.
+      // Where the server closed, its own code and reason count, not the client's echo of them.
       const said = closure === undefined ? { code, reason } : closing(closure)
       metrics.closed.add(closure === undefined && code >= OWN_CODES ? 'own' : said.code)
       const end = { ...said, seconds: (clock.monotonic() - session.openedAt) / 1000 }

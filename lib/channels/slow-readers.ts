@@ -1,4 +1,4 @@
-/** Owns which readers are too slow, and when it is worth looking for them. */
+/** Owns finding readers that are too slow, and how often to look for them. */
 import type { Client } from './client.ts'
 
 interface Reader {
@@ -9,23 +9,23 @@ export interface SlowReadersOptions<R> {
   readonly readers: ReadonlySet<R>
   /** Bytes that may wait for one reader. */
   readonly limit: number
-  /** More waits for this one. */
+  /** Called for a reader with more than the limit. */
   readonly found: (reader: R) => void
 }
 
 /** The most that a server's frame adds to a text below 64 KiB (RFC 6455 section 5.2). */
 const FRAME_BYTES = 4
 
-/** A look at all readers is worth its time once this many bytes were handed on for each of them. */
+/** Checking all readers is worth its cost once this many bytes were handed on for each of them. */
 const LOOK_BYTES = 32
 
-/** @returns is to be told the bytes of each text that was handed on, and to how many readers. */
+/** @returns a function to call for each text that was handed on, with its bytes and the number of readers. */
 export function createSlowReaders<R extends Reader>({
   readers,
   limit,
   found,
 }: SlowReadersOptions<R>): (bytes: number, count: number) => void {
-  /** Bytes of the texts that were handed on since all were looked at, once and times their readers. */
+  /** Bytes of the texts handed on since the last check: each counted once, and each times its readers. */
   let unlooked = 0
   let spread = 0
 

@@ -7,7 +7,7 @@ import type { Asked, Broker } from './broker.ts'
 import type { Client, CommandEvent, Id, Protocol, SubscribeCommand } from './client.ts'
 import type { Beginning, Readings } from './reading.ts'
 
-/** What is kept of it with a client. */
+/** What each session keeps for this. */
 export interface Subscribing {
   readonly client: Client
   readonly protocol: Protocol

@@ -1,4 +1,4 @@
-/** Owns who is let in, at whatever door: where a token and a channel stand in a request, and flat guards, each to one refusal. */
+/** Owns who is let in, at every door: where the token and the channel are in a request, and the checks that refuse it. */
 
 import type { Authenticator } from '../access/authenticator.ts'
 import { type Grant, grant, type Permit } from '../access/grant.ts'
@@ -20,7 +20,7 @@ export interface AdmissionOptions {
   readonly authenticator: Authenticator
   readonly allowedOrigins: readonly string[] | undefined
   readonly maxConnections: number
-  /** Whose `X-Forwarded-For` counts. */
+  /** The proxies whose `X-Forwarded-For` counts. */
   readonly trustedProxies: readonly Network[]
   readonly sessions: Sessions
   /** Of one client that is told of them. */
@@ -148,5 +148,5 @@ function readAsked(path: string, otherToken: string | undefined): { asked: strin
   return otherToken === undefined ? { asked: undefined, token: first } : { asked: first, token: otherToken }
 }
 
-/** A scheme other than Bearer is somebody else's, a proxy's say. */
+/** Any other scheme than Bearer is meant for somebody else, such as a proxy. */
 const bearerToken = (header: string): string | undefined => /^bearer +(\S+)$/i.exec(header)?.[1]

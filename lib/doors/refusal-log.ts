@@ -1,4 +1,4 @@
-/** Owns the log's lines about refusals, which anybody can cause: some of a second one by one, the others by their number. */
+/** Owns the log's lines about refusals. Anybody can cause them, so only some get a line in each second, and the others are counted. */
 import type { Fields, Log } from '../log.ts'
 
 /** What was asked for. */
@@ -9,7 +9,7 @@ const ONE_BY_ONE = 10
 
 const SECOND = 1000
 
-/** @returns what writes a refusal's line, or counts it. */
+/** @returns a function that writes a refusal's line or counts it. */
 export function createRefusalLog(log: Log): (door: Door, fields: () => Fields) => void {
   let logged = 0
   let counted = 0

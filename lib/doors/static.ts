@@ -52,7 +52,7 @@ function decodeSegments(path: string): string[] | undefined {
   }
 }
 
-/** Two dots are no secret's: Kubernetes mounts a volume's files as links into a folder `..DATE`. */
+/** Names that begin with two dots are not hidden: Kubernetes mounts a volume's files as links into a folder `..DATE`. */
 const isHidden = (segment: string): boolean => /^\.(?!\.)/.test(segment)
 
 interface Found {
@@ -68,7 +68,7 @@ async function locate(root: string, segments: readonly string[]): Promise<Found 
     const named = await files.realpath(join(inside, ...segments))
     const isFolder = (await files.stat(named)).isDirectory()
     const path = isFolder ? await files.realpath(join(named, 'index.html')) : named
-    // A link may lead out, or to what is hidden.
+    // A link may lead out of the folder, or to a hidden file.
     const folder = inside.endsWith(sep) ? inside : inside + sep
     if (!path.startsWith(folder) || path.slice(folder.length).split(sep).some(isHidden)) return refuse('PATH_FORBIDDEN')
     const stats = await files.stat(path)
@@ -77,7 +77,7 @@ async function locate(root: string, segments: readonly string[]): Promise<Found 
     await (await files.open(path)).close()
     return { path, stats, isIndex: isFolder }
   } catch {
-    return refuse('PATH_NOT_FOUND') // Missing, unreadable, or its name is too long: all the same to who asks.
+    return refuse('PATH_NOT_FOUND') // Missing, unreadable, or a name that is too long: clients see no difference.
   }
 }
 

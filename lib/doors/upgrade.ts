@@ -24,8 +24,8 @@ interface UpgradeAttempt extends Attempt {
 export const isUpgrade = (request: Request): boolean => request.headers.get('Upgrade')?.toLowerCase() === 'websocket'
 
 /**
- * Answers in the tick of the request wherever it can, for the runtime refuses a client that sends frames before its upgrade; what
- * must wait is a key set that is fetched first, and a database channel that is not listened to yet.
+ * Answers in the tick of the request wherever it can, because Bun refuses a client that sends frames before its upgrade. It waits only
+ * for a key set that must be fetched first, and for a database channel that is not listened to yet.
  */
 export function createUpgrades({ admission, sessions, protocols, product }: UpgradesOptions): Handlers<Session>['request'] {
   /** What an upgrade is answered with, but for another subprotocol; made once, for most clients ask for one of these. */
@@ -49,7 +49,7 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
     const protocol = attempt.offer.selected
     const headers =
       protocol === undefined ? upgradeHeaders.none : isKnown(protocol) ? upgradeHeaders[protocol] : protocolHeaders(protocol)
-    // It may have waited, and the server have begun to shut down meanwhile.
+    // The server may have begun to shut down while this request waited.
     const closed = admission.closed()
     if (!closed && attempt.exchange.upgrade(attempt.request, session, headers)) return upgraded
     sessions.discard(session)
@@ -68,7 +68,7 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
     const closed = admission.closed()
     if (closed) return admission.reject(attempt, closed)
     if (!isHandshake(headers)) return admission.reject(attempt, 'HANDSHAKE_MALFORMED')
-    // Bun would select the first offer itself, and so echo a token.
+    // Bun would select the first offered subprotocol by itself, which may be the token.
     if (offer.token !== undefined && offer.selected === undefined) return admission.reject(attempt, 'PROTOCOL_MISSING')
     const subscribes = offer.selected !== 'pgws.json' || !asksForNone(request.url)
     const allowed = admission.admit(attempt, subscribes)
@@ -91,7 +91,7 @@ const isKnown = (name: string | undefined): name is (typeof known)[number] => kn
 /** Whether a client is to be on no channel from the start. */
 const asksForNone = (url: string): boolean => new URL(url).searchParams.get('subscribe') === 'none'
 
-/** The subprotocol that carries a token behind its name, for browsers can set no header. */
+/** The prefix of the subprotocol that carries the token, because browsers cannot set headers. */
 const TOKEN_PROTOCOL = 'pgws.token.'
 
 interface Offer {

@@ -1,4 +1,4 @@
-/** Owns clients that are WebSockets: what is spoken with them, and how they are written to and ended. */
+/** Owns clients that are WebSockets: their subprotocols, and how they are written to, closed and dropped. */
 
 import type { Client, Form, Protocol } from '../channels/client.ts'
 import type { Session, Sessions } from '../channels/session.ts'
@@ -39,7 +39,7 @@ export function createSocketHandlers(sessions: Sessions): Omit<Handlers<Session>
   }
 }
 
-/** A class, for ten thousand clients share its functions. */
+/** A class, so that ten thousand clients share its functions. */
 class WebSocketClient implements Client {
   constructor(private readonly socket: Socket<Session>) {}
 

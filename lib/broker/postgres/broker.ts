@@ -3,8 +3,8 @@
  *
  *     starting ──▶ listening ──▶ away ──▶ listening …        any ──▶ draining ──▶ stopped
  *
- * It is listening only after a notification has come back, for a pooler or a replica may accept LISTEN, or seem to, and never
- * deliver. While LISTEN is away messages are held back: what goes out meanwhile would pass its readers by.
+ * It is listening only once a notification has come back: a pooler or a replica may seem to accept LISTEN and never deliver. While
+ * the LISTEN session is away, messages are held back, because readers would miss them.
  */
 
 import type { Broker } from '../../channels/broker.ts'
@@ -64,7 +64,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   })
   const backoff = createBackoff()
   let state: State = 'starting'
-  /** The LISTEN session, from when its LISTENs are begun. */
+  /** The LISTEN session, from the moment its first LISTEN is sent. */
   let listener: Listener | undefined
 
   const is = (wanted: State): boolean => state === wanted

@@ -1,4 +1,4 @@
-/** Owns when the way to PostgreSQL and back is checked, and what the last check found. */
+/** Owns when the round trip to PostgreSQL is checked, and what the last check found. */
 
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
@@ -43,7 +43,7 @@ const FIRST_CHECK = 5000
 export function createCheck({ interval, notifier, delivery, log, metrics }: CheckOptions): Check {
   const period = interval > 0 ? Math.max(interval / 2, SHORTEST_CHECK) : CHECK_EVERY
   const roundTrip = createRoundTrip(notifier, log)
-  /** The session that is checked, from when its proof begins. */
+  /** The session that is checked, from its first check on. */
   let checked: Listener | undefined
   let isProven = false
   let timer: ReturnType<typeof setTimeout> | undefined

@@ -1,4 +1,4 @@
-/** Owns what arrives from PostgreSQL on its way to the receiver, and the word of what may have been missed, which goes ahead of it. */
+/** Owns handing notifications to the receiver. It first tells the receiver what may have been missed before them. */
 
 import type { Receiver } from '../../channels/broker.ts'
 import { channelOf } from '../../channels/envelope.ts'

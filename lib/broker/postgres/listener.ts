@@ -76,7 +76,7 @@ export async function openListener({ database, checkChannel, log, checked, notif
     } catch (error) {
       const fault = asDatabaseError(error)
       if (!isOpen || !fault.answered) return undefined
-      // Given up meanwhile: whoever wants the channel now waits for an answer of their own.
+      // The channel was given up meanwhile. A new reader of it waits for an answer of its own.
       if (standing.get(channel) !== listening()) return undefined
       log.error('cannot listen to a channel', { channel, reason: fault.message })
       standing.delete(channel)
@@ -97,7 +97,7 @@ export async function openListener({ database, checkChannel, log, checked, notif
       const late = new DatabaseError(`LISTEN was not answered within ${limit} ms`, 'LISTEN_TIMEOUT', false)
       const deadline = setTimeout(() => session.close(late), limit)
       try {
-        // The tail of the notification queue may lie far behind after a long idle spell; asking for its usage moves it.
+        // After a long idle time, the tail of the notification queue may be far behind. Asking for the queue's usage moves it.
         await session.query('select pg_notification_queue_usage()')
         for (const channel of more) standing.set(channel, Promise.resolve(undefined))
         const refused = await listenUnlessRefused(session, first, more, notified)
@@ -141,7 +141,8 @@ async function listenUnlessRefused(
 }
 
 /**
- * The channels that PostgreSQL refuses, whose names its encoding lacks say, found by halves. What is tried is undone.
+ * The channels that PostgreSQL refuses, for example because its encoding lacks a character of their names. Found by bisection; each
+ * attempt is undone.
  *
  * @throws DatabaseError that says nothing about a channel, such as a lack of memory or a shutdown.
  */

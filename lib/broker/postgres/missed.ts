@@ -13,9 +13,9 @@ export interface Mark {
 }
 
 export interface Clock {
-  /** UNIX time in milliseconds, which may be set. */
+  /** UNIX time in milliseconds. Somebody may set this clock. */
   wall(): number
-  /** Milliseconds of a clock that nobody sets. */
+  /** Milliseconds of the monotonic clock. */
   monotonic(): number
 }
 

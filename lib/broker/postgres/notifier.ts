@@ -34,7 +34,7 @@ export interface Notifier {
   readonly backend: Backend | undefined
   /** When PostgreSQL last answered anything that was sent, in milliseconds of the monotonic clock. */
   readonly answeredAt: number
-  /** Drops the session, which may be dead without a word, and resends what had no answer over a new one. */
+  /** Drops the session, which may be half open, and sends what had no answer again over a new one. */
   reconnect(): void
   /** Resolves when every accepted message is in the database or refused. */
   drained(): Promise<void>

@@ -2,8 +2,8 @@
  * Owns batches of messages on their way to PostgreSQL, each one statement: in which order they go, what becomes of one that had no answer,
  * and which of its messages PostgreSQL refuses.
  *
- * Full batches follow each other before their answers, so that neither side waits for the other. A batch whose answer was lost is sent
- * again as it was. A message that PostgreSQL refuses is found by halving its batch, so that it takes no other down.
+ * Full batches are pipelined: the next goes before the answer to the last, so that neither side waits. A batch whose answer was lost is
+ * sent again unchanged. A message that PostgreSQL refuses is found by bisecting its batch, so that the others still arrive.
  */
 
 import { type Envelope, nextStamp, notificationOf } from '../../channels/envelope.ts'

@@ -1,6 +1,6 @@
 /**
- * Owns the check of the whole way: a notification that the notifier sends must arrive on the LISTEN session. It tells a dead or half-open
- * connection, a pooler that swallowed LISTEN, a replica, and a NOTIFY that is blocked in the database from each other.
+ * Owns the round trip: a notification that the notifier sends must arrive on the LISTEN session. It distinguishes a dead or half-open
+ * connection, a pooler that ignored LISTEN, a replica, and a NOTIFY that is blocked in the database.
  */
 import type { Backend } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
@@ -90,7 +90,8 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
       const from = performance.now()
       await within(deadline, Promise.all([Promise.race([back, sent]), asked]))
       if (seen.sent === 'back') break
-      // Neither a process that was stopped nor a session that works through a flood is broken. Each session speaks for itself alone.
+      // A process that was paused is not broken, and neither is a session that works through a flood.
+      // Progress on one session says nothing about the other.
       const wasPaused = performance.now() - from > deadline * 1.5 + 1000
       const progressAt = seen.sent === 'waiting' ? notifier.answeredAt : heardAt()
       if (seen.answer === 'ended' || seen.sent === 'failed' || !(wasPaused || progressAt > from)) break
@@ -102,7 +103,7 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
     const { sent, answer } = seen
     const waited = Math.round(performance.now() - started)
     if (sent === 'back') {
-      // Thousands of LISTENs may be ahead of the query.
+      // Thousands of LISTENs may be queued before the query.
       const isUnanswered = answer === 'waiting' && listener.answeredAt <= started
       const takesNothing = isUnanswered && (await isIdle(listener.backend, limit))
       return { listening: takesNothing ? { fault: deaf(waited) } : 'proven', sending: 'well' }
@@ -117,7 +118,8 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
   }
 
   /**
-   * The sending side gives no answer. Dead, it is to be set up anew, and the next check tells; blocked in the database, it is left alone.
+   * The sending session gives no answer. If it is dead, it is replaced and the next check tells. If it is blocked in the database, it is
+   * left alone.
    *
    * @param query to ask about it; undefined when the LISTEN session gives no answer either.
    */
@@ -131,7 +133,7 @@ export function createRoundTrip(notifier: Notifier, log: Log): RoundTrip {
     return 'well'
   }
 
-  /** Whether a process waits for its client, which has asked it something long since. Under a flood of notifications it is at work. */
+  /** Whether a process waits for its client although it was asked something long ago. Under a flood of notifications it would be busy. */
   async function isIdle(backend: Backend, limit: number): Promise<boolean> {
     const activity = await activityOf(notifier.ask, backend, limit)
     return activity !== undefined && activity.state === 'idle' && activity.event === 'ClientRead'
@@ -167,7 +169,7 @@ async function activityOf(query: Query, { pid, startedAt }: Backend, limit: numb
         isBusy: state === 'active' && kind !== 'Client',
       }
     },
-    // The end of the session that was asked is told by itself.
+    // The session that was asked reports its own end.
     () => undefined,
   )
   await within(limit, asked)

@@ -1,4 +1,4 @@
-/** Owns the session that notifications are sent over: made when it is needed, and replaced when it may be dead without a word. */
+/** Owns the sending session: opened when it is needed, and replaced when it may be half open. */
 
 import { asDatabaseError, type Backend, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
 
@@ -12,14 +12,14 @@ export interface SendingSession {
   stop(): void
 }
 
-/** The row names the same process, and not another that has got its number. Given as text, the time keeps its microseconds. */
+/** Both columns together name the same process, and not a later one with its number. As text, the time keeps its microseconds. */
 const END_BACKEND =
   'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::text::timestamptz'
 
 export function createSendingSession(database: Database): SendingSession {
   let connection: Connection | undefined
   let isStopped = false
-  /** The process of a session that was dropped without an answer. It may hold on to its statement for as long as it likes. */
+  /** The process of a session that was dropped without an answer. It may still run its statement, for any length of time. */
   let abandoned: Backend | undefined
 
   /** A new session, which ends the process that a dropped one left behind: there are never more than two, and none keeps a lock. */
@@ -41,7 +41,7 @@ export function createSendingSession(database: Database): SendingSession {
       if (connection) return connection
       const opened = await open().catch((error) => {
         const fault = asDatabaseError(error)
-        // What refuses a session says nothing about the messages.
+        // A refused connection says nothing about the messages.
         throw new DatabaseError(fault.message, fault.code, false)
       })
       if (isStopped) opened.close()
