@@ -127,7 +127,6 @@ interface Topics {
 /** A class, for ten thousand streams share its functions. */
 class EventStream implements Client, StreamSource {
   private sink: Sink | undefined
-  private readonly joined: string[] = []
 
   constructor(
     private readonly topics: Topics,
@@ -164,7 +163,6 @@ class EventStream implements Client, StreamSource {
   }
 
   join(channel: string): void {
-    this.joined.push(channel)
     this.topics.add(channel, this)
   }
 
@@ -191,7 +189,7 @@ class EventStream implements Client, StreamSource {
   private over(code: number): void {
     if (this.sink === undefined) return
     this.sink = undefined
-    for (const channel of this.joined) this.topics.remove(channel, this)
+    for (const channel of this.session.channels) this.topics.remove(channel, this)
     // Whoever ends it may be in the midst of what its session is part of.
     queueMicrotask(() => this.sessions.closed(this.session, code, ''))
   }

@@ -129,7 +129,7 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
     hold: (request, seconds) => server.timeout(request, seconds),
     stream(request, headers, source) {
       server.timeout(request, 0)
-      const body = new StreamBody(source, () => server.timeout(request, END_PATIENCE))
+      const body = new StreamBody(source)
       // The web's type knows no such source, for it is Bun's own.
       return new Response(new ReadableStream(body as unknown as UnderlyingSource), { headers })
     },
@@ -137,24 +137,23 @@ function bindWebSockets(address: Address, options: ServeOptions, handlers: Handl
   return server
 }
 
-/** Seconds that an answer which has ended gets to be read to its end. */
-const END_PATIENCE = 10
+/** Milliseconds that an answer which has ended gets to be read to its end. */
+const END_PATIENCE = 10_000
 
 /** A body that Bun writes at once, and of which it says when the client does not keep up. What comes then waits here, uncopied. */
 class StreamBody implements Sink, Bun.DirectUnderlyingSource {
   readonly type = 'direct'
   private controller: ReadableStreamDirectController | undefined
   private fail: ((reason: undefined) => void) | undefined
-  private queue: Uint8Array<ArrayBuffer>[] = []
+  /** Undefined while nothing waits, as in most. */
+  private queue: Uint8Array<ArrayBuffer>[] | undefined
   private queued = 0
   private isBlocked = false
   private isEnding = false
 
-  /** @param ending runs ahead of the end. */
-  constructor(
-    private readonly source: StreamSource,
-    private readonly ending: () => void,
-  ) {}
+  private patience: ReturnType<typeof setTimeout> | undefined
+
+  constructor(private readonly source: StreamSource) {}
 
   pull(controller: ReadableStreamDirectController): Promise<void> {
     this.controller = controller
@@ -165,13 +164,14 @@ class StreamBody implements Sink, Bun.DirectUnderlyingSource {
   }
 
   cancel(): void {
+    clearTimeout(this.patience)
     if (this.isEnding) return
     this.close()
     this.source.gone()
   }
 
   write(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.isBlocked) this.queue.push(bytes)
+    if (this.isBlocked) (this.queue ??= []).push(bytes)
     else this.pass(bytes)
     if (this.isBlocked) this.queued += bytes.length
   }
@@ -182,8 +182,8 @@ class StreamBody implements Sink, Bun.DirectUnderlyingSource {
 
   end(): void {
     this.isEnding = true
-    this.ending()
-    if (!this.isBlocked) this.controller?.end()
+    if (this.isBlocked) this.patience = setTimeout(() => this.drop(), END_PATIENCE)
+    else this.controller?.end()
   }
 
   drop(): void {
@@ -202,17 +202,19 @@ class StreamBody implements Sink, Bun.DirectUnderlyingSource {
   }
 
   private drained(): void {
-    const { queue } = this
-    this.queue = []
+    const queue = this.queue ?? []
+    this.queue = undefined
     this.queued = 0
     this.isBlocked = false
     for (const bytes of queue) this.write(bytes)
-    if (this.isEnding && !this.isBlocked) this.controller?.end()
+    if (!this.isEnding || this.isBlocked) return
+    clearTimeout(this.patience)
+    this.controller?.end()
   }
 
   private close(): void {
     this.controller = undefined
-    this.queue = []
+    this.queue = undefined
     this.queued = 0
   }
 }

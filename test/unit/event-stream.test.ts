@@ -54,7 +54,7 @@ function streams(of: 'events' | 'objects' = 'events') {
     const written: Uint8Array[] = []
     const ends: string[] = []
     // What a stream asks of its session.
-    const session = { id: name, grant: { channels, expiresAt } } as unknown as Session
+    const session = { id: name, channels, grant: { expiresAt } } as unknown as Session
     let client: Session['client'] | undefined
     const source = kind.open(session, {
       open(_, opened) {
