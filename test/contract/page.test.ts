@@ -171,7 +171,7 @@ test.each([
 test('on a server that gives it no tokens it asks for one, and keeps it in its tab', async () => {
   await using other = await start({ ...env(), PGWS_ROOT_PATH: folder })
   const page = await open({}, other)
-  await page.getByRole('textbox', { name: 'Token' }).fill(await token({ mode: 'rw', channels: ['team'], name: 'Eve' }))
+  await page.getByRole('textbox', { name: 'Token' }).fill(await token({ mode: 'rw', channels: ['chat'], name: 'Eve' }))
   await page.getByRole('button', { name: 'Connect' }).click()
   await areConnected(page)
   await say(page, 'with my own token')
