@@ -2,6 +2,8 @@
 import type { Socket } from 'bun'
 
 export interface Crowd {
+  /** Text frames that have arrived so far. */
+  readonly frames: number
   /** Resolves when so many text frames have arrived since the last `expect`, at all clients together. */
   expect(frames: number): Promise<void>
   /** Sends a text frame from one client, some times over. */
@@ -87,6 +89,9 @@ export async function openCrowd(port: number, paths: readonly string[], atOnce =
 
   for (let index = 0; index < paths.length; index += atOnce) await Promise.all(paths.slice(index, index + atOnce).map(open))
   return {
+    get frames() {
+      return count
+    },
     expect(frames) {
       return new Promise((resolve) => {
         reached = resolve
