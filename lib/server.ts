@@ -3,12 +3,13 @@
 import { type Authenticator, createAuthenticator } from './access/authenticator.ts'
 import { type Grant, grant, type Permit } from './access/grant.ts'
 import { createKeyReader } from './access/token.ts'
-import { createPostgresBroker } from './broker/postgres/broker.ts'
+import { createPostgresBroker, type JournalSettings, type PostgresOptions } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
+import { drain } from './channels/drain.ts'
 import { createMetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
 import { createPost } from './channels/post.ts'
-import { createSessions, type Sessions } from './channels/session.ts'
+import { createSessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
 import { place } from './database/conninfo.ts'
 import { createDatabase } from './database/database.ts'
@@ -20,7 +21,6 @@ import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
-import { within } from './waiting.ts'
 
 export interface Server {
   readonly port: number
@@ -55,12 +55,6 @@ const MESSAGE_BYTES = 256 * 1024
 /** JSON that escapes all but ASCII takes so many times the bytes of its text: six characters for two bytes of UTF-8. */
 const ESCAPED = 3
 
-/** Milliseconds for accepted messages to come back from the database before the clients are closed, so that readers still get them. */
-const DRAIN_GRACE = 250
-
-/** Milliseconds for clients to read what is buffered for them, to answer their close frame and to hang up. */
-const CLOSE_PATIENCE = 2000
-
 /** Binds the ports; plain HTTP is served from then on. */
 export async function createServer({ config, runtime, log, version, usage, lost, pingEvery }: ServerOptions): Promise<Server> {
   let { database: conninfo, tls } = config
@@ -71,17 +65,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const authenticator = authenticatorOf(config, log)
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
-  const broker = createPostgresBroker({
-    database,
-    channel: config.listenChannel,
-    isDirect: createMatcher(config.databaseChannels ?? []),
-    maxChannels: config.maxDatabaseChannels,
-    journal: config.journal ? { retention: config.journalRetention, cacheBytes: config.journalCacheBytes, isKept } : undefined,
-    checkInterval: config.checkInterval,
-    attempts: Math.max(1, config.retries),
-    log,
-    metrics,
-  })
+  const broker = brokerOf(config, { database, isKept, log, metrics })
   const meta = createMetaEvents({
     channel: config.metaChannel,
     events: config.metaEvents,
@@ -197,6 +181,22 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   }
 }
 
+const brokerOf = (
+  config: Config,
+  parts: Pick<PostgresOptions, 'database' | 'log' | 'metrics'> & Pick<JournalSettings, 'isKept'>,
+): Broker =>
+  createPostgresBroker({
+    ...parts,
+    channel: config.listenChannel,
+    isDirect: createMatcher(config.databaseChannels ?? []),
+    maxChannels: config.maxDatabaseChannels,
+    journal: config.journal
+      ? { retention: config.journalRetention, cacheBytes: config.journalCacheBytes, isKept: parts.isKept }
+      : undefined,
+    checkInterval: config.checkInterval,
+    attempts: Math.max(1, config.retries),
+  })
+
 const authenticatorOf = (config: Config, log: Log): Authenticator =>
   createAuthenticator({
     keys: config.keys,
@@ -213,28 +213,6 @@ const authenticatorOf = (config: Config, log: Log): Authenticator =>
 /** What a token allows whose client asks for no channel yet. */
 const allowed = (permit: Permit | Refusal): Grant | Refusal =>
   isRefusal(permit) ? permit : grant(permit, undefined, Date.now(), false)
-
-interface Draining {
-  readonly running: RunningServer
-  readonly broker: Broker
-  readonly sessions: Sessions
-}
-
-/**
- * Sends what was accepted, closes the clients, and sends what they sent in the meantime.
- *
- * @param timeout milliseconds for all of it. @returns how many accepted messages did not reach the database.
- */
-async function drain(timeout: number, { running, broker, sessions }: Draining): Promise<number> {
-  const end = performance.now() + timeout
-  const left = (): number => Math.max(0, end - performance.now())
-  running.stopAccepting()
-  await within(Math.min(DRAIN_GRACE, left() / 2), broker.flush())
-  await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
-  await running.hungUp(Math.min(CLOSE_PATIENCE, left()))
-  await within(left(), broker.flush())
-  return broker.stop()
-}
 
 function describeProcess({ gauge }: Metrics, version: string, usage: ServerOptions['usage']): void {
   gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')

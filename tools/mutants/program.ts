@@ -114,6 +114,7 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
+    file: 'lib/channels/drain.ts',
     find: 'end - performance.now()',
     replace: 'end - performance.now() - (Date.now() - performance.timeOrigin - performance.now())',
     promise: 'A clock that is set while the server drains changes nothing about PGWS_SHUTDOWN_TIMEOUT',
@@ -122,6 +123,7 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
+    file: 'lib/channels/drain.ts',
     find: 'await within(left(), broker.flush())',
     replace: '',
     promise: 'On SIGTERM everything accepted is in the database',
@@ -129,6 +131,7 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
+    file: 'lib/channels/drain.ts',
     find: 'await running.hungUp(Math.min(CLOSE_PATIENCE, left()))',
     replace: '',
     promise: 'On SIGTERM a client that writes on sees 1001 too',
@@ -145,6 +148,7 @@ export const program: readonly Mutant[] = [
   },
   {
     ...server,
+    file: 'lib/channels/drain.ts',
     find: 'running.stopAccepting()',
     replace: '',
     promise: 'While it drains the server takes no further connection',
