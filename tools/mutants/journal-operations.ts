@@ -47,6 +47,14 @@ export const journalOperations: readonly Mutant[] = [
     title: 'tell where the journal stands',
   },
   {
+    file: 'lib/channels/reading.ts',
+    ...operations,
+    find: 'metrics.delivered.add(readers)',
+    replace: '',
+    promise: 'Messages of history count as delivered',
+    title: 'tell where the journal stands',
+  },
+  {
     file: `${folder}/journal.ts`,
     ...servers,
     find: 'const isAtHand = (number: number): boolean => number >= follower.recent.since',
