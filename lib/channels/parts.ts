@@ -77,6 +77,7 @@ export function createParts(
   const readings = createReadings<Session>({
     hub,
     history: options.broker.history,
+    metrics,
     room: options.sendBufferBytes / 4,
     closeAfterOutage: options.closeAfterOutage,
     isOpen,

@@ -1,6 +1,7 @@
 /** Owns what sessions read: how they come to a channel, from its history where they resume, and how they learn what they missed. */
 
 import type { Grant } from '../access/grant.ts'
+import type { Metrics } from '../metrics.ts'
 import type { ClosureCode, Refusal } from '../refusal.ts'
 import type { Broker } from './broker.ts'
 import { createCatchUp } from './catch-up.ts'
@@ -42,6 +43,7 @@ export interface Readings<R> {
 export interface ReadingOptions<R> {
   readonly hub: Hub
   readonly history: Broker['history']
+  readonly metrics: Pick<Metrics, 'delivered' | 'deliveredBytes'>
   /** Bytes that may wait for a reader that resumes, before more of history is written. */
   readonly room: number
   readonly closeAfterOutage: boolean
@@ -51,8 +53,18 @@ export interface ReadingOptions<R> {
 }
 
 export function createReadings<R extends Reading>(options: ReadingOptions<R>): Readings<R> {
-  const { hub, history, handedOn } = options
-  const catchUp = history && createCatchUp({ history, room: options.room, handedOn })
+  const { hub, history, metrics, handedOn } = options
+  const catchUp =
+    history &&
+    createCatchUp({
+      history,
+      room: options.room,
+      handedOn(bytes, readers) {
+        metrics.delivered.add(readers)
+        metrics.deliveredBytes.add(bytes)
+        handedOn(bytes, readers)
+      },
+    })
 
   function write(session: R, text: string): void {
     session.client.write(text)

@@ -134,6 +134,8 @@ describe('/metrics', () => {
     expect(await one.next()).toBe('9')
     expect(await all.take(9)).toEqual(texts)
     expect(await late.next()).toContain('MessagesMissed')
+    // Of history as of what is live: nine live, one, and nine again.
+    expect(await metric(admin, 'pgws_messages_delivered_total')).toBe(19)
     expect(await value('resumes_total{from="memory"}')).toBe(1)
     expect(await value('resumes_total{from="tables"}')).toBe(1)
     expect(await value('pages_total{from="tables"}')).toBeGreaterThan(0)

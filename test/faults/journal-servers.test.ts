@@ -285,8 +285,8 @@ test('after a failover positions up to the fork are good, and readers beyond it 
   await using resumed = await open(program, 'fork', `?since=${early}`)
   expect(await resumed.take(2)).toEqual(['2', '3'])
   await using told = await open(program, 'fork', `?since=${late}`, ['pgws'])
-  expect(JSON.parse(await told.next())).toMatchObject({ event: 'MessagesMissed', channel: 'fork', from: null })
   await publish('fork', '4', ofReplica)
+  expect(JSON.parse(await told.next())).toMatchObject({ event: 'MessagesMissed', channel: 'fork', from: null })
   expect(await told.next()).toBe('4')
   await expect(open(program, 'fork', `?since=${late}`)).rejects.toThrow()
 

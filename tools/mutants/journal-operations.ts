@@ -3,6 +3,7 @@ import type { Mutant } from './mutant.ts'
 
 const folder = 'lib/broker/postgres/journal'
 const operations = { test: 'test/contract/journal-operations.test.ts' }
+const servers = { test: 'test/faults/journal-servers.test.ts' }
 
 export const journalOperations: readonly Mutant[] = [
   {
@@ -44,6 +45,38 @@ export const journalOperations: readonly Mutant[] = [
     replace: 'resumes.memory++',
     promise: 'Readers that resume are counted by where they found what they came for',
     title: 'tell where the journal stands',
+  },
+  {
+    file: 'lib/channels/reading.ts',
+    ...operations,
+    find: 'metrics.delivered.add(readers)',
+    replace: '',
+    promise: 'Messages of history count as delivered',
+    title: 'tell where the journal stands',
+  },
+  {
+    file: `${folder}/journal.ts`,
+    ...servers,
+    find: 'const isAtHand = (number: number): boolean => number >= follower.recent.since',
+    replace: 'const isAtHand = (number: number): boolean => number > follower.head',
+    promise: 'Clients that come back at once with a recent position cost no query',
+    title: '2,000 clients that come back',
+  },
+  {
+    file: `${folder}/positions.ts`,
+    ...servers,
+    find: 'epochs.slice(index + 1).some(({ began }) => began <= number)',
+    replace: 'epochs.slice(index + 1).some(({ began }) => began < 0)',
+    promise: 'A position beyond a fork is lost, and told',
+    title: 'after a failover positions up to the fork',
+  },
+  {
+    file: 'lib/channels/session.ts',
+    ...servers,
+    find: 'readable(session).filter((channel) => !options.isKept(channel))',
+    replace: 'readable(session)',
+    promise: 'Readers of channels of the journal are told of no outage',
+    title: 'restarts of PostgreSQL, in each way',
   },
   {
     file: 'tools/start.ts',
