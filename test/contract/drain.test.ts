@@ -52,7 +52,7 @@ test('on SIGTERM under load nothing that was accepted is lost, each sender in or
   const sending = clients.map(async (client, writer) => {
     for (let index = 0; isSending; index++) {
       client.send(`${writer}-${index}`)
-      if (index % 50 === 49) await Bun.sleep(1)
+      if (index % 10 === 9) await Bun.sleep(1)
     }
   })
   await notified.reached(2000)
