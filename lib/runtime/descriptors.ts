@@ -15,8 +15,8 @@ export interface ReserveOptions {
   readonly recovered: () => Promise<void>
 }
 
-/** The size of the reserve: for two connections to the database, those that replace them, files to read, and the admin port. */
-const KEPT = 16
+/** The size of the reserve: for five connections to the database, those that replace them, files to read, and the admin port. */
+const KEPT = 24
 
 /** How many must be free beside the reserve before connections are accepted again. */
 const ROOM = 16
@@ -73,12 +73,19 @@ export function keepReserve({ ranOut, recovered }: ReserveOptions): Reserve {
   }
 }
 
-/** Opens descriptors until `kept` holds this number. @returns false where there are no more. */
+/** What the system says when there are no more for this process, or for anyone. */
+const OUT = /^(EMFILE|ENFILE)$/
+
+/**
+ * Opens descriptors until `kept` holds this number. The root folder is there in every container, however bare.
+ *
+ * @returns false where there are no more.
+ */
 function fill(kept: number[], number: number): boolean {
   try {
-    while (kept.length < number) kept.push(openSync('/dev/null', 'r'))
+    while (kept.length < number) kept.push(openSync('/', 'r'))
     return true
-  } catch {
-    return false
+  } catch (error) {
+    return !(error instanceof Error && 'code' in error && OUT.test(String(error.code)))
   }
 }
