@@ -171,8 +171,10 @@ class StreamBody implements Sink, Bun.DirectUnderlyingSource {
   }
 
   write(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.isBlocked) (this.queue ??= []).push(bytes)
-    else this.pass(bytes)
+    if (this.isBlocked) {
+      this.queue ??= []
+      this.queue.push(bytes)
+    } else this.pass(bytes)
     if (this.isBlocked) this.queued += bytes.length
   }
 
