@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { spawn } from 'node:child_process'
 import { resolve } from 'node:path'
+import { connect } from '../../client-example/postgres-websockets.js'
 import { startBrowser } from '../support/browser.ts'
 import type { Given, Result } from '../support/client-scenario.mjs'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
@@ -144,6 +145,22 @@ test.concurrent.each(Object.keys(runtimes))(
     expect({ seed, channels: [...new Set(result.missed.map(({ channel }) => channel))] }).toEqual({ seed, channels: [plain] })
   },
 )
+
+test('a publish whose answer was lost is sent again, and is there once', async () => {
+  const kept = `kept-${unique('lost')}`
+  using proxy = await startProxy(program.port)
+  const rw = await token({ mode: 'rw' })
+  const client = connect(`ws://127.0.0.1:${proxy.port}/`, { getToken: () => rw })
+  await client.publish(kept, 'answered')
+  const [link] = proxy.links()
+  link?.swallow('down')
+  const published = client.publish(kept, 'not answered')
+  await until(async () => (await stored(kept)).length === 2)
+  link?.reset()
+  await published
+  expect(await stored(kept)).toEqual(['answered', 'not answered'])
+  client.close()
+})
 
 /** The texts of the channel, in the journal's order. */
 async function stored(channel: string): Promise<string[]> {

@@ -135,7 +135,7 @@ test('a database that stops is seen by who writes, and once it is back everythin
 })
 
 test('nothing scrolls or grows by itself, and what came and what servers say is folded away', async () => {
-  const page = await open({ viewport: { width: 1280, height: 900 } })
+  const page = await open({ viewport: { width: 1280, height: 400 } })
   await areConnected(page)
   await say(page, 'first')
   await seen(page, 'Ada first')

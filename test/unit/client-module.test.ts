@@ -131,8 +131,9 @@ describe('connecting', () => {
     isAway = false
     await network.pass(20_000)
     const silent = network.wire()
-    await network.pass(40_000)
+    await network.pass(20_000)
     expect(silent.isClosed).toBe(true)
+    while (client.state === 'waiting') await network.pass(100)
     network.wire().connect()
     expect(client.state).toBe('open')
   })

@@ -22,6 +22,7 @@ export const client: readonly Mutant[] = [
     find: "command: 'publish', channel, text, key:",
     replace: "command: 'publish', channel, text, nothing:",
     promise: 'A publish that is sent again is in the database once',
+    title: 'a publish whose answer was lost is sent again',
   },
   {
     ...wire,

@@ -11,6 +11,7 @@ import { doors } from './doors.ts'
 import { journal } from './journal.ts'
 import { journalOperations } from './journal-operations.ts'
 import type { Mutant } from './mutant.ts'
+import { examplePage } from './page.ts'
 import { program } from './program.ts'
 import { sessions } from './sessions.ts'
 
@@ -26,6 +27,7 @@ export const mutants: readonly Mutant[] = [
   ...doors,
   ...journal,
   ...journalOperations,
+  ...examplePage,
   ...program,
   ...sessions,
 ]
