@@ -13,7 +13,7 @@ export interface Subject {
 }
 
 const here = (name: string): string => resolve(import.meta.dir, name)
-const own: Subject = { name: 'this server', command: [binary] }
+export const own: Subject = { name: 'this server', command: [binary] }
 
 const others: readonly Subject[] = [
   { name: 'ceiling', command: [process.execPath, here('ceiling.ts')] },
@@ -46,8 +46,16 @@ export interface Running {
   stop(): Promise<void>
 }
 
-/** @param uri of the database. @param access a token for any channel. @returns once a client can open a connection. */
-export async function start({ command }: Subject, uri: string, access: string): Promise<Running> {
+/**
+ * @param uri of the database. @param access a token for any channel. @param more of the environment.
+ * @returns once a client can open a connection.
+ */
+export async function start(
+  { command }: Subject,
+  uri: string,
+  access: string,
+  more: Readonly<Record<string, string>> = {},
+): Promise<Running> {
   const [program = '', ...args] = command
   const began = performance.now()
   const env = {
@@ -57,6 +65,7 @@ export async function start({ command }: Subject, uri: string, access: string): 
     PGWS_HOST: '127.0.0.1',
     PGWS_JWT_SECRET: secret,
     PGWS_LOG_LEVEL: 'warning',
+    ...more,
   }
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
   const port = await new Promise<number>((bound, failed) => {

@@ -11,6 +11,7 @@ import { createDatabase } from '../../lib/database/database.ts'
 import { createLog } from '../../lib/log.ts'
 import { startJournal } from '../../test/support/journal.ts'
 import { median } from '../../test/support/median.ts'
+import { doors } from './doors.ts'
 import { fill } from './fill.ts'
 
 const quick = process.argv.includes('--quick')
@@ -70,7 +71,7 @@ async function startServer(): Promise<Journal> {
   return journal
 }
 
-interface Result {
+export interface Result {
   readonly work: string
   readonly measured: string
   readonly value: number
@@ -80,6 +81,13 @@ interface Result {
 }
 
 const results: Result[] = []
+
+function add(result: Result): void {
+  const { work, measured, value, beside, goal } = result
+  const show = (number: number): string => (number >= 1000 ? Math.round(number).toLocaleString('en') : number.toPrecision(3))
+  console.log(`| ${work} | ${measured} | ${show(value)} | ${show(beside)} | ${(value / beside).toPrecision(3)} × | ${goal} |`)
+  results.push(result)
+}
 
 async function throughput(): Promise<void> {
   for (const count of [1, 8, 32]) {
@@ -94,14 +102,14 @@ async function throughput(): Promise<void> {
       number,
     ]
     const goal = count === 1 ? '' : count === 8 ? '≥ 1.5' : '≥ 2.5'
-    results.push({
+    add({
       work: `${count} publishers`,
       measured: 'messages/s, to insert-and-NOTIFY',
       value: publish,
       beside: notify,
       goal,
     })
-    results.push({
+    add({
       work: `${count} publishers`,
       measured: 'messages/s, to a bare INSERT',
       value: publish,
@@ -136,7 +144,7 @@ async function idle(): Promise<void> {
       sql`with put as (insert into bare (payload) values (${text}) returning payload) select pg_notify('messages', payload) from put`,
   )
   const publish = await latency((text) => sql`select pgws.publish('latency', ${text})`)
-  results.push({
+  add({
     work: 'idle, publish to receive',
     measured: 'p50 in ms, to NOTIFY',
     value: publish,
@@ -157,7 +165,7 @@ async function longTransaction(): Promise<void> {
     beside.push((await load(8, PUBLISH)).p99)
     await long`commit`
   }
-  results.push({
+  add({
     work: 'beside a long write transaction',
     measured: 'p99 in ms of 8 publishers, to without',
     value: median(beside),
@@ -183,7 +191,7 @@ async function resume(): Promise<void> {
     const plans = row?.['QUERY PLAN'] as readonly { readonly 'Execution Time': number }[] | undefined
     taken.push(Number(plans?.[0]?.['Execution Time']))
   }
-  results.push({
+  add({
     work: `resume of one of ${channels.toLocaleString('en')} channels among ${messages.toLocaleString('en')} messages`,
     measured: 'p50 in ms in the database, to 2 ms',
     value: median(taken),
@@ -193,16 +201,11 @@ async function resume(): Promise<void> {
 }
 
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--') && argument !== 'journal')
+console.log('| work | measured | journal | beside | ratio | goal |\n| --- | --- | ---: | ---: | ---: | ---: |')
+for await (const result of doors(only)) add(result)
 const journal = await startServer()
-for (const work of [idle, throughput, longTransaction, resume].filter(({ name }) => only.length === 0 || only.includes(name))) {
-  const from = results.length
+for (const work of [idle, throughput, longTransaction, resume].filter(({ name }) => only.length === 0 || only.includes(name)))
   await work()
-  if (from === 0) console.log('| work | measured | journal | beside | ratio | goal |\n| --- | --- | ---: | ---: | ---: | ---: |')
-  for (const { work: name, measured, value, beside, goal } of results.slice(from)) {
-    const show = (number: number): string => (number >= 1000 ? Math.round(number).toLocaleString('en') : number.toPrecision(3))
-    console.log(`| ${name} | ${measured} | ${show(value)} | ${show(beside)} | ${(value / beside).toPrecision(3)} × | ${goal} |`)
-  }
-}
 const out = resolve(import.meta.dir, '../../dist')
 mkdirSync(out, { recursive: true })
 writeFileSync(resolve(out, 'bench-journal.json'), `${JSON.stringify({ quick, results }, null, 2)}\n`)
