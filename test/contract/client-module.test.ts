@@ -158,7 +158,9 @@ test('a publish whose answer was lost is sent again, and is there once', async (
   await until(async () => (await stored(kept)).length === 2)
   link?.reset()
   await published
-  expect(await stored(kept)).toEqual(['answered', 'not answered'])
+  await client.publish(kept, 'last')
+  await until(async () => (await stored(kept)).includes('last'))
+  expect(await stored(kept)).toEqual(['answered', 'not answered', 'last'])
   client.close()
 })
 
