@@ -21,7 +21,7 @@ export const journal: readonly Mutant[] = [
     promise: 'Of two looks that follow the same batch, one fails',
   },
   {
-    file: `${folder}/sequencer.ts`,
+    file: `${folder}/sequencing.ts`,
     ...property,
     find: 'found.oldest > bound',
     replace: 'found.oldest > 0n',
@@ -110,7 +110,7 @@ export const journal: readonly Mutant[] = [
     title: 'waits for nothing',
   },
   {
-    file: `${folder}/sequencer.ts`,
+    file: `${folder}/standing-by.ts`,
     test: 'test/faults/journal/takeover.test.ts',
     find: 'if (found.behind === true && behindAt === head)',
     replace: 'if (false)',
@@ -118,9 +118,9 @@ export const journal: readonly Mutant[] = [
     title: 'when it hangs with its session open',
   },
   {
-    file: `${folder}/sequencer.ts`,
+    file: `${folder}/standing-by.ts`,
     test: 'test/faults/journal/takeover.test.ts',
-    find: 'else await standIn(head)',
+    find: 'else await standIn(standing, head)',
     replace: '',
     promise: 'Where a sequencer that hangs may not be ended, another looks in its place',
     title: 'when it hangs and may not be ended',

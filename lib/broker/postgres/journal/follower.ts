@@ -11,9 +11,9 @@ import { asDatabaseError, type Connection, type Database, DatabaseError, type Ro
 import type { Log } from '../../../log.ts'
 import { createBackoff, createPause } from '../../../waiting.ts'
 import { askWithin } from './asking.ts'
+import { UNASKED } from './bells.ts'
 import { EPOCHS, type Epoch, epochOf, positionOf } from './positions.ts'
 import { createRecent, type Entry, type Recent } from './recent.ts'
-import { UNASKED } from './sequencer.ts'
 
 /** The database channel on which the sequencer rings for every server. */
 export const SEQUENCED = 'pgws_sequenced'

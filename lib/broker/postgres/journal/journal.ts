@@ -15,11 +15,13 @@ import type { History, Page } from '../../../channels/broker.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
 import { askWithin } from './asking.ts'
+import { BELL } from './bells.ts'
 import { createFollower, entryOf, GONE, SEQUENCED } from './follower.ts'
 import { type Holdings, mustBeUsable, readHoldings } from './inspection.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
-import { BEGIN_SESSION, BELL, createSequencer, type State } from './sequencer.ts'
+import { BEGIN_SESSION, createSequencer } from './sequencer.ts'
+import type { SequencerState } from './sequencer-states.ts'
 
 export type { Entry }
 
@@ -39,7 +41,7 @@ export interface Journal {
 }
 
 export interface Figures {
-  readonly sequencer: State
+  readonly sequencer: SequencerState
   readonly looks: number
   readonly batches: number
   readonly cachedBytes: number
