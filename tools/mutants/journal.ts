@@ -44,7 +44,7 @@ export const journal: readonly Mutant[] = [
   {
     file: `${folder}/journal.ts`,
     ...property,
-    find: 'const entries = found.filter((entry) => entry.number <= follower.head)',
+    find: 'const entries = found.filter((entry) => entry.number <= follower.pages.head)',
     replace: 'const entries = found',
     promise: 'What the tables hold beyond what was received comes live alone',
   },
@@ -86,7 +86,7 @@ export const journal: readonly Mutant[] = [
     title: 'publishes once in two transactions at once',
   },
   {
-    file: `${folder}/follower.ts`,
+    file: `${folder}/pages.ts`,
     test: 'test/faults/journal/failover.test.ts',
     find: 'else if (fork < head)',
     replace: 'else if (fork < 0)',

@@ -16,8 +16,9 @@ import { asDatabaseError, type Connection, type Database, DatabaseError, type Ro
 import type { Log } from '../../../log.ts'
 import { askWithin } from './asking.ts'
 import { BELL } from './bells.ts'
-import { createFollower, entryOf, GONE, SEQUENCED } from './follower.ts'
+import { createFollower, SEQUENCED } from './follower.ts'
 import { type Holdings, mustBeUsable, readHoldings } from './inspection.ts'
+import { entryOf, GONE } from './pages.ts'
 import { numberOf, positionOf } from './positions.ts'
 import type { Entry } from './recent.ts'
 import { BEGIN_SESSION, createSequencer } from './sequencer.ts'
@@ -97,25 +98,25 @@ export function createJournal(options: JournalOptions): Journal {
   const resumes = { memory: 0, tables: 0 }
   let lost = 0
 
-  const isAtHand = (number: number): boolean => number >= follower.recent.since
+  const isAtHand = (number: number): boolean => number >= follower.pages.recent.since
 
   function fromMemory(channels: readonly string[], number: number): Page {
     pages.memory++
-    const entries = follower.recent.after(channels, number, PAGE)
+    const entries = follower.pages.recent.after(channels, number, PAGE)
     const last = entries.length < PAGE ? undefined : entries.at(-1)
-    return { entries, upTo: last?.number ?? follower.head, isEnd: last === undefined }
+    return { entries, upTo: last?.number ?? follower.pages.head, isEnd: last === undefined }
   }
 
   async function fromTables(channels: readonly string[], number: number): Promise<Page | 'lost'> {
     pages.tables++
-    const received = follower.head
+    const received = follower.pages.head
     try {
       const found = (await tables.query(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
         entryOf,
       )
       // What was not received yet comes live.
-      const entries = found.filter((entry) => entry.number <= follower.head)
-      if (entries.length < found.length) return { entries, upTo: follower.head, isEnd: false }
+      const entries = found.filter((entry) => entry.number <= follower.pages.head)
+      if (entries.length < found.length) return { entries, upTo: follower.pages.head, isEnd: false }
       return { entries, upTo: entries.at(-1)?.number ?? Math.max(number, received), isEnd: false }
     } catch (error) {
       if (asDatabaseError(error).code !== GONE) throw error
@@ -126,9 +127,9 @@ export function createJournal(options: JournalOptions): Journal {
 
   async function newestInTables(channels: readonly string[], count: number): Promise<number> {
     // What is published while the tables are asked lies behind this.
-    const { head } = follower
+    const { head } = follower.pages
     const [row] = await tables.query(NEWEST, [JSON.stringify(channels), String(count)])
-    return row?.number == null ? head : Math.min(Number(row.number), follower.head)
+    return row?.number == null ? head : Math.min(Number(row.number), follower.pages.head)
   }
 
   /** A position that another server gave, which this one may not have received yet. */
@@ -142,29 +143,29 @@ export function createJournal(options: JournalOptions): Journal {
   /** Counts where a reader begins. */
   function begun<T extends number | string>(found: T | Promise<T>): T | Promise<T> {
     if (found instanceof Promise) return found.then(begun)
-    if (found === 'lost' || (typeof found === 'number' && found + 1 < follower.kept)) lost++
+    if (found === 'lost' || (typeof found === 'number' && found + 1 < follower.pages.kept)) lost++
     else if (typeof found === 'number') resumes[isAtHand(found) ? 'memory' : 'tables']++
     return found
   }
 
   const history: History = {
     get head() {
-      return follower.head
+      return follower.pages.head
     },
     get kept() {
-      return follower.kept
+      return follower.pages.kept
     },
     after: (channels, number) => (isAtHand(number) ? fromMemory(channels, number) : fromTables(channels, number)),
     last(channels, count) {
-      const entries = follower.recent.last(channels, count)
+      const entries = follower.pages.recent.last(channels, count)
       const first = entries.length === count ? entries[0] : undefined
       return begun(first === undefined ? newestInTables(channels, count) : first.number - 1)
     },
     find(position) {
-      const number = numberOf(follower.epochs, position)
-      return begun(typeof number === 'string' || number <= follower.head ? number : ahead(number))
+      const number = numberOf(follower.pages.epochs, position)
+      return begun(typeof number === 'string' || number <= follower.pages.head ? number : ahead(number))
     },
-    position: (number) => positionOf(follower.epochs, number),
+    position: (number) => positionOf(follower.pages.epochs, number),
   }
 
   return {
@@ -173,12 +174,12 @@ export function createJournal(options: JournalOptions): Journal {
       return follower.isReading
     },
     get figures() {
-      const { recent } = follower
+      const { recent } = follower.pages
       const { state, looks, batches } = sequencer
       const cached = { cachedBytes: recent.bytes, cachedMessages: recent.size }
       return { sequencer: state, looks, batches, ...cached, resumes, pages, lost }
     },
-    holdings: () => readHoldings(tables, follower.head),
+    holdings: () => readHoldings(tables, follower.pages.head),
     async start() {
       await mustBeUsable(tables, options.retention)
       // So that there is an epoch before anyone asks for a position.
