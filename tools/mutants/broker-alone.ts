@@ -61,12 +61,14 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
+    file: `${folder}/queue.ts`,
     find: 'bytes + more > QUEUE_BYTES',
     replace: 'bytes > QUEUE_BYTES',
     promise: 'A group of messages is taken whole or not at all',
   },
   {
     ...notifier,
+    file: `${folder}/queue.ts`,
     find: 'bytes -= total(taken)',
     replace: 'bytes -= 0 * total(taken)',
     promise: 'The queue has room again for what was sent',
@@ -86,14 +88,16 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
+    file: `${folder}/outcomes.ts`,
     find: 'if (!obstacle) log.warning',
     replace: 'log.warning',
     promise: 'What keeps messages from the database is said once',
   },
   {
     ...notifier,
-    find: 'settled.message.settled({ code, reason })',
-    replace: "settled.message.settled('committed')",
+    file: `${folder}/outcomes.ts`,
+    find: 'message.settled({ code, reason })',
+    replace: "message.settled('committed')",
     promise: 'A sender learns why the database refused a message',
   },
   {
@@ -359,6 +363,7 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
+    file: `${folder}/queue.ts`,
     find: 'head.length + tail.length + MESSAGE_BYTES',
     replace: 'tail.length + MESSAGE_BYTES',
     promise: 'What waits for the database is bounded, whatever the claims',

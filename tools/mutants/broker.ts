@@ -69,6 +69,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...notifier,
+    file: 'lib/broker/postgres/queue.ts',
     find: 'QUEUE_BYTES = 64 * 1024 * 1024',
     replace: 'QUEUE_BYTES = 192 * 1024 * 1024',
     promise: 'With the buffer full, memory stays bounded: below 192 MiB more than before',

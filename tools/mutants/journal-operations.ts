@@ -57,8 +57,8 @@ export const journalOperations: readonly Mutant[] = [
   {
     file: `${folder}/journal.ts`,
     ...servers,
-    find: 'const isAtHand = (number: number): boolean => number >= follower.recent.since',
-    replace: 'const isAtHand = (number: number): boolean => number > follower.head',
+    find: 'const isAtHand = (number: number): boolean => number >= follower.pages.recent.since',
+    replace: 'const isAtHand = (number: number): boolean => number > follower.pages.head',
     promise: 'Clients that come back at once with a recent position cost no query',
     title: '2,000 clients that come back',
   },
