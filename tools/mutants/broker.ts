@@ -129,6 +129,7 @@ export const broker: readonly Mutant[] = [
     promise: 'Without an interval, a lost listener ends the server with exit 1',
     test: 'test/contract/healing.test.ts',
     title: 'a lost listener ends the server',
+    hangs: true,
   },
   {
     ...proof,
