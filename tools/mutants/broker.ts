@@ -11,7 +11,7 @@ export const broker: readonly Mutant[] = [
   {
     ...pipeline,
     find: 'answerTo(batch, after',
-    replace: 'answerTo({ ...batch, notifications: stamped(batch.messages) }, after',
+    replace: 'answerTo({ ...batch, texts: stamped(batch.messages) }, after',
     promise: 'Copies of a message are identical, message_delivered_at included',
     title: 'batches whose answers were lost',
   },
