@@ -6,7 +6,7 @@ import { createKeyReader } from './access/token.ts'
 import { createPostgresBroker, type JournalSettings, type PostgresOptions } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
 import { drain } from './channels/drain.ts'
-import { createMetaEvents } from './channels/events.ts'
+import { createMetaEvents, type MetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
 import { createPost } from './channels/post.ts'
 import { createSessions } from './channels/session.ts'
@@ -66,13 +66,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
   const broker = brokerOf(config, { database, isKept, log, metrics })
-  const meta = createMetaEvents({
-    channel: config.metaChannel,
-    events: config.metaEvents,
-    forwardClaims: config.forwardClaims,
-    broker,
-    log,
-  })
+  const meta = metaOf(config, broker, log)
   const hub = createHub({
     broker,
     metrics,
@@ -209,6 +203,9 @@ const authenticatorOf = (config: Config, log: Log): Authenticator =>
     },
     log,
   })
+
+const metaOf = ({ metaChannel, metaEvents, forwardClaims }: Config, broker: Broker, log: Log): MetaEvents =>
+  createMetaEvents({ channel: metaChannel, events: metaEvents, forwardClaims, broker, log })
 
 /** What a token allows whose client asks for no channel yet. */
 const allowed = (permit: Permit | Refusal): Grant | Refusal =>

@@ -138,3 +138,15 @@ test('every file says at its top what it owns', () => {
   for (const file of files)
     expect({ file, first: source(file).slice(0, 200) }).toMatchObject({ first: expect.stringMatching(/^\/\*\*[\s*]*Owns /) })
 })
+
+test('no file is longer than 250 lines, and no function than 120', () => {
+  // The variables are a table.
+  const long = files.filter((file) => file !== 'lib/config/variables.ts' && source(file).trimEnd().split('\n').length > 250)
+  const functions = files.flatMap((file) =>
+    [...source(file).matchAll(/^(?:export )?(?:async )?function\*? (\w+)[\s\S]*?^\}$/gm)].map(([text, name]) => ({
+      name: `${file} ${name}`,
+      lines: text.split('\n').length,
+    })),
+  )
+  expect({ long, functions: functions.filter(({ lines }) => lines > 120) }).toEqual({ long: [], functions: [] })
+})

@@ -3,6 +3,7 @@ import type { Mutant } from './mutant.ts'
 
 const folder = 'lib/broker/postgres'
 const sessions = { file: `${folder}/broker.ts`, test: 'test/unit/broker.test.ts' }
+const listening = { file: `${folder}/listening.ts`, test: 'test/unit/broker.test.ts' }
 const listener = { file: `${folder}/listener.ts`, test: 'test/unit/listener.test.ts' }
 const missed = { file: `${folder}/missed.ts`, test: 'test/unit/missed.test.ts' }
 const notifier = { file: `${folder}/notifier.ts`, test: 'test/unit/notifier.test.ts' }
@@ -266,8 +267,8 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: "if (next === 'away' || next === 'stopped') drop()",
-    replace: "if (next === 'away') drop()",
+    find: "if (next === 'away' || next === 'stopped') listening.drop()",
+    replace: "if (next === 'away') listening.drop()",
     promise: 'The stop ends the session of LISTEN',
   },
   {
@@ -283,15 +284,15 @@ export const brokerAlone: readonly Mutant[] = [
     promise: 'The loss of LISTEN during a drain holds nothing back',
   },
   {
-    ...sessions,
+    ...listening,
     find: '    } catch (error) {\n      drop()\n      throw error',
     replace: '    } catch (error) {\n      throw error',
     promise: 'An attempt that fails leaves no session behind',
   },
   {
-    ...sessions,
-    find: "if (is('stopped')) return opened.close()",
-    replace: "if (is('stopped')) return",
+    ...listening,
+    find: 'if (isStopped()) return opened.close()',
+    replace: 'if (isStopped()) return',
     promise: 'A session of LISTEN that comes to stand after the stop is closed',
   },
   {
@@ -350,7 +351,7 @@ export const brokerAlone: readonly Mutant[] = [
     promise: "No client hears a server's checks",
   },
   {
-    ...sessions,
+    ...listening,
     find: 'followed.remove(name)',
     replace: '',
     promise: 'A channel that was lost is not listened to again for nobody',

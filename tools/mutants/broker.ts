@@ -101,6 +101,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...sessions,
+    file: 'lib/broker/postgres/listening.ts',
     find: '[...bells, ...followed.names]',
     replace: 'bells',
     promise: 'Database channels are restored with the session',

@@ -3,8 +3,7 @@
  *
  *     starting ──▶ listening ──▶ away ──▶ listening …        any ──▶ draining ──▶ stopped
  *
- * It is listening only once a notification has come back: a pooler or a replica may seem to accept LISTEN and never deliver. While
- * the LISTEN session is away, messages are held back, because readers would miss them.
+ * While the LISTEN session is away, messages are held back, because readers would miss them.
  */
 
 import type { Broker } from '../../channels/broker.ts'
@@ -18,7 +17,7 @@ import { createFollowedChannels } from './followed-channels.ts'
 import { JournalFault } from './journal/inspection.ts'
 import type { JournalOptions } from './journal/journal.ts'
 import { createKeptMessages } from './journal/kept-messages.ts'
-import { type Listener, openListener } from './listener.ts'
+import { createListening } from './listening.ts'
 import type { Mark } from './missed.ts'
 import { createNotifier } from './notifier.ts'
 
@@ -60,63 +59,32 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   const followed = createFollowedChannels({
     isDirect: (name) => name !== channel && !bells.includes(name) && options.isDirect(name),
     most: options.maxChannels,
-    listener: () => listener,
+    listener: () => listening.listener,
+  })
+  const listening = createListening({
+    database,
+    channel,
+    check,
+    delivery,
+    journal,
+    followed,
+    log,
+    isStopped: () => is('stopped'),
+    lost: lose,
   })
   const backoff = createBackoff()
   let state: State = 'starting'
-  /** The LISTEN session, from the moment its first LISTEN is sent. */
-  let listener: Listener | undefined
 
   const is = (wanted: State): boolean => state === wanted
 
   function enter(next: State): void {
     state = next
-    if (next === 'listening' && listener) check.watch(listener, lose)
+    if (next === 'listening') listening.watch()
     if (next === 'listening' || next === 'draining') notifier.resume()
     if (next === 'away') notifier.pause()
-    if (next === 'away' || next === 'stopped') drop()
+    if (next === 'away' || next === 'stopped') listening.drop()
     if (next === 'stopped') backoff.cut()
     if (next === 'stopped') journal?.stop()
-  }
-
-  function drop(): void {
-    check.stop()
-    listener?.close()
-    listener = undefined
-  }
-
-  /** Sets up the LISTEN session and proves it. @throws what it met, with the session closed. */
-  async function listen(): Promise<void> {
-    const opened = await openListener({
-      database,
-      checkChannel: check.channel,
-      log,
-      checked: check.arrived,
-      notified: (name, notification) => {
-        if (bells.includes(name)) journal?.rang(name, notification)
-        else delivery.notified(name, notification)
-      },
-    })
-    if (is('stopped')) return opened.close()
-    listener = opened
-    try {
-      for (const name of await opened.listenToAll(channel, [...bells, ...followed.names])) {
-        followed.remove(name)
-        delivery.channelLost(name)
-      }
-      await check.prove(opened)
-      await journal?.start()
-    } catch (error) {
-      drop()
-      throw error
-    }
-    if (is('stopped')) return
-    delivery.arrived()
-    const { place, version, encrypted } = opened.server
-    log.info('listening', { channel, server: place, version, tls: encrypted })
-    void opened.closed.then(() => {
-      if (listener === opened) lose('the connection to the database closed')
-    })
   }
 
   function lose(cause: string): void {
@@ -134,7 +102,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       await backoff.wait()
       if (!is('away')) return
       try {
-        await listen()
+        await listening.open()
         if (!is('away')) return
         delivery.restored(since)
         enter('listening')
@@ -148,7 +116,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
 
   /** @returns milliseconds until the next attempt. @throws the fault, where it was the last. */
   function waitAtStart(fault: unknown, attempt: number): number {
-    drop()
+    listening.drop()
     if (attempt >= options.attempts || fault instanceof JournalFault) throw fault
     const wait = Math.min(1000 * 2 ** (attempt - 1), START_WAIT_LONGEST)
     const reason = asDatabaseError(fault).message
@@ -168,7 +136,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       delivery.start(receiver)
       for (let attempt = 1; is('starting'); attempt++) {
         try {
-          await listen()
+          await listening.open()
           if (is('starting')) enter('listening')
         } catch (error) {
           if (is('starting')) await backoff.wait(waitAtStart(error, attempt))
