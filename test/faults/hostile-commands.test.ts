@@ -8,7 +8,7 @@ import { database } from '../support/setup.ts'
 import { now, token } from '../support/token.ts'
 
 /** Milliseconds. `npm run fuzz` goes on for long; `FUZZ_SEED` repeats a run. */
-const DURATION = Number(process.env.FUZZ_SECONDS ?? 5) * 1000
+const DURATION = Number(process.env.FUZZ_SECONDS ?? 3) * 1000
 
 const seed = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31))
 const { below: random, pick } = createRandom(seed)

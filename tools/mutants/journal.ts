@@ -3,7 +3,7 @@ import type { Mutant } from './mutant.ts'
 
 const folder = 'lib/broker/postgres/journal'
 const schema = { file: `${folder}/schema.sql`, test: 'test/contract/journal-sql.test.ts' }
-const property = { test: 'test/faults/journal/property.test.ts' }
+const property = { test: 'test/system/journal/property.test.ts' }
 
 export const journal: readonly Mutant[] = [
   {
@@ -87,7 +87,7 @@ export const journal: readonly Mutant[] = [
   },
   {
     file: `${folder}/pages.ts`,
-    test: 'test/faults/journal/failover.test.ts',
+    test: 'test/system/journal/failover.test.ts',
     find: 'else if (fork < head)',
     replace: 'else if (fork < 0)',
     promise: 'After a failover a server goes on where the histories part, and tells what is lost',
@@ -111,7 +111,7 @@ export const journal: readonly Mutant[] = [
   },
   {
     file: `${folder}/standing-by.ts`,
-    test: 'test/faults/journal/takeover.test.ts',
+    test: 'test/system/journal/takeover.test.ts',
     find: 'if (found.behind === true && behindAt === head)',
     replace: 'if (false)',
     promise: 'A sequencer that hangs is replaced',
@@ -119,7 +119,7 @@ export const journal: readonly Mutant[] = [
   },
   {
     file: `${folder}/standing-by.ts`,
-    test: 'test/faults/journal/takeover.test.ts',
+    test: 'test/system/journal/takeover.test.ts',
     find: 'else await standIn(standing, head)',
     replace: '',
     promise: 'Where a sequencer that hangs may not be ended, another looks in its place',
@@ -127,7 +127,7 @@ export const journal: readonly Mutant[] = [
   },
   {
     ...schema,
-    test: 'test/faults/journal/takeover.test.ts',
+    test: 'test/system/journal/takeover.test.ts',
     find: "if holder.state = 'active' then",
     replace: 'if false then',
     promise: 'A sequencer whose look takes its time is not replaced',
