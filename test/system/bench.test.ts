@@ -27,7 +27,8 @@ test(
     })
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
     const { results } = JSON.parse(readFileSync(resolve(root, 'dist/bench-journal.json'), 'utf8'))
-    expect(results.filter(({ value, beside }: Record<string, number>) => Number(value) > 0 && Number(beside) > 0).length).toBe(9)
+    expect(results.length).toBeGreaterThan(8)
+    expect(results.filter(({ value, beside }: Record<string, number>) => !(Number(value) > 0 && Number(beside) > 0))).toEqual([])
     expect(stdout).toContain('| 8 publishers |')
   },
   { timeout: 60_000 },
