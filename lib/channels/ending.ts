@@ -19,8 +19,8 @@ export interface Endings<E> {
   drop(session: E, closure: ClosureCode): void
   /** Closes every client with 1001 and resolves when all are gone, or after `patience` milliseconds. */
   closeAll(patience: number): Promise<void>
-  /** A client is gone. */
-  gone(session: E): void
+  /** A client is gone, and no longer among the open ones. */
+  gone(): void
 }
 
 /** @param sessions the open ones. */
@@ -49,8 +49,7 @@ export function createEndings<E extends Ending>(sessions: Set<E>, log: ClientLog
       for (const session of sessions) close(session, 'SHUTDOWN')
       return within(patience, gone)
     },
-    gone(session) {
-      sessions.delete(session)
+    gone() {
       if (sessions.size === 0) allGone()
     },
   }

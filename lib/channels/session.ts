@@ -126,7 +126,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const end = { ...said, seconds: (clock.monotonic() - session.openedAt) / 1000 }
       log.closed(session, end)
       meta.closed(session, end)
-      gone(session)
+      gone()
       session.channels = []
     },
     handedOn,

@@ -193,12 +193,4 @@ export const program: readonly Mutant[] = [
     promise: 'Garbage reads no file outside the root',
     test: 'test/faults/hostile.test.ts',
   },
-  {
-    file: 'lib/runtime/bun.ts',
-    find: 'if (isAccepting) earlier.delete(closed)',
-    replace: 'earlier.delete(closed)',
-    promise: 'What waits for clients when the server stops still reaches them',
-    test: 'test/contract/farewell.test.ts',
-    title: 'a reader that is behind gets what waits',
-  },
 ]

@@ -9,7 +9,7 @@ import { createRandom, type Random } from '../../support/random.ts'
 import { CHANNELS, createModel, type Model, publishOnce } from './publishers.ts'
 import { Reader, type Server, startServer } from './servers.ts'
 
-const SECONDS = Number(process.env.JOURNAL_SECONDS ?? 10)
+const SECONDS = Number(process.env.JOURNAL_SECONDS ?? 20)
 const seed = Number(process.env.JOURNAL_SEED ?? Date.now() % 1_000_000)
 
 /** Milliseconds in which everything that was committed arrives, once nothing more happens. */
