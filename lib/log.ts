@@ -6,8 +6,8 @@ export type Level = (typeof levels)[number]
 
 export type Fields = Readonly<Record<string, string | number | boolean>>
 
-/** `log.info('listening', { channel })` */
-export type Log = { readonly [level in Level]: (event: string, fields?: Fields) => void }
+/** `log.info('listening', { channel })`. Fields that cost something to make are given by a function, called where the line is written. */
+export type Log = { readonly [level in Level]: (event: string, fields?: Fields | (() => Fields)) => void }
 
 export interface LogOptions {
   /** Events of this level and of more severe ones are written. Default `info`. */
@@ -25,7 +25,7 @@ export function createLog({ level = 'info', format = 'text', time = () => undefi
   const at = (own: Level): Log[Level] =>
     levels.indexOf(own) > levels.indexOf(level)
       ? () => undefined
-      : (event, fields = {}) => write(line(time(), own, event, fields))
+      : (event, fields = {}) => write(line(time(), own, event, typeof fields === 'function' ? fields() : fields))
   return { error: at('error'), warning: at('warning'), info: at('info'), debug: at('debug') }
 }
 

@@ -57,20 +57,25 @@ export function createClientLog(log: Log, claim: string | undefined): ClientLog 
     return { [claim]: shown(value.startsWith('"') ? (JSON.parse(value) as string) : value) }
   }
 
+  const introduced = (client: Identity): Fields => ({
+    ...identified(client),
+    mode: client.grant.mode,
+    ...claimed(client),
+  })
+
   return {
-    opened: (client) => log.info('client opened', { ...identified(client), mode: client.grant.mode, ...claimed(client) }),
-    renewed: (client) =>
-      log.info('client renewed its token', { ...identified(client), mode: client.grant.mode, ...claimed(client) }),
-    ignoring: (client) => log.info('ignoring what a client sends whose token does not let it write', identified(client)),
-    closing: (client, { code, reason }) => log.debug('closing a client', { ...identified(client), code, reason }),
-    dropping: (client, fault) => log.info(`dropped a client that ${fault}`, identified(client)),
+    opened: (client) => log.info('client opened', () => introduced(client)),
+    renewed: (client) => log.info('client renewed its token', () => introduced(client)),
+    ignoring: (client) => log.info('ignoring what a client sends whose token does not let it write', () => identified(client)),
+    closing: (client, { code, reason }) => log.debug('closing a client', () => ({ ...identified(client), code, reason })),
+    dropping: (client, fault) => log.info(`dropped a client that ${fault}`, () => identified(client)),
     closed: (client, { code, reason, seconds }) =>
-      log.info('client closed', {
+      log.info('client closed', () => ({
         ...identified(client),
         code,
         reason,
         seconds: Math.round(seconds * 1000) / 1000,
         ...claimed(client),
-      }),
+      })),
   }
 }

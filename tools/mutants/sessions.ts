@@ -186,8 +186,8 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...logs,
-    find: "log.info('client closed', {\n        ...identified(client),",
-    replace: "log.info('client closed', {",
+    find: "log.info('client closed', () => ({\n        ...identified(client),",
+    replace: "log.info('client closed', () => ({",
     promise: 'The line about the end of a connection says whose it was',
     title: 'says who it is',
   },
