@@ -21,6 +21,7 @@ import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
+import { inTick } from './waiting.ts'
 
 export interface Server {
   readonly port: number
@@ -85,8 +86,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     maxSubscriptions: config.maxSubscriptions,
     authorize(token) {
-      const permit = authenticator.verify(token)
-      return permit instanceof Promise ? permit.then(allowed) : allowed(permit)
+      return inTick(authenticator.verify(token), allowed)
     },
     sendBufferBytes: config.sendBufferBytes + (config.journal ? config.maxMessageBytes : 0),
     closeAfterOutage: config.closeAfterOutage,

@@ -38,6 +38,10 @@ export function createBackoff(): Backoff {
 /** A wait that doubles with each attempt, from the first up to the longest. */
 export const doubled = (first: number, doublings: number, longest: number): number => Math.min(first * 2 ** doublings, longest)
 
+/** Goes on with a value: in this very tick where it is there, and later where it is promised. */
+export const inTick = <T, R>(value: T | Promise<T>, next: (value: T) => R | Promise<R>): R | Promise<R> =>
+  value instanceof Promise ? value.then(next) : next(value)
+
 /** Waits until a promise settles, for at most `limit` milliseconds. Leaves no timer behind. */
 export function within(limit: number, promise: Promise<unknown>): Promise<void> {
   return new Promise((resolve) => {

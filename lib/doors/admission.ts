@@ -12,6 +12,7 @@ import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
 import { isRefusal, type Refusal, type RefusalCode, refusalAnswer, refusals, refuse } from '../refusal.ts'
 import { shown, shownPath } from '../shown.ts'
+import { inTick } from '../waiting.ts'
 import { readAskedOfHistory } from './beginning.ts'
 import { clientAddress } from './client-address.ts'
 import { createRefusalLog, type Door } from './refusal-log.ts'
@@ -103,20 +104,14 @@ export function createAdmission(options: AdmissionOptions): Admission {
       const origin = request.headers.get('Origin')
       if (origin !== null && allowedOrigins && !allowedOrigins.includes(origin)) return refuse('ORIGIN_NOT_ALLOWED')
       if (token === undefined) return refuse('TOKEN_MISSING')
-      const permit = authenticator.verify(token)
-      return permit instanceof Promise
-        ? permit.then((verified) => granted(attempt, verified, subscribes))
-        : granted(attempt, permit, subscribes)
+      return inTick(authenticator.verify(token), (permit) => granted(attempt, permit, subscribes))
     },
     connect(attempt, allowed, protocol) {
       if (protocol.commands && allowed.channels.length > options.maxSubscriptions) return refuse('TOO_MANY_SUBSCRIPTIONS')
       // Without history the query says nothing, as of old.
       const asked = options.history && readAskedOfHistory(attempt.request)
       if (asked && isRefusal(asked)) return asked
-      const beginning = beginningOf(asked, allowed, protocol)
-      return beginning instanceof Promise
-        ? beginning.then((found) => create(attempt, allowed, protocol, found))
-        : create(attempt, allowed, protocol, beginning)
+      return inTick(beginningOf(asked, allowed, protocol), (beginning) => create(attempt, allowed, protocol, beginning))
     },
     reject({ request, address, asked, token, door }, code) {
       metrics.refused.add(code.toLowerCase())

@@ -6,6 +6,7 @@ import { createTokenRate } from '../channels/rate.ts'
 import type { Session } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
+import { inTick } from '../waiting.ts'
 import type { Admission, Attempt } from './admission.ts'
 
 export interface PostsOptions {
@@ -71,10 +72,7 @@ export function createPosts({
 
   return (request, exchange) => {
     const attempt = admission.read(request, exchange.address(request), undefined, 'message')
-    const allowed = admission.admit(attempt)
-    return allowed instanceof Promise
-      ? allowed.then((grant) => publish(attempt, grant, exchange))
-      : publish(attempt, allowed, exchange)
+    return inTick(admission.admit(attempt), (allowed) => publish(attempt, allowed, exchange))
   }
 }
 

@@ -2,8 +2,10 @@
 import { Hono } from 'hono'
 import { getMimeType } from 'hono/utils/mime'
 import type { Session } from '../channels/session.ts'
+import { messageOf } from '../fault.ts'
 import { isRefusal, refusalAnswer } from '../refusal.ts'
 import type { FileBody, Handlers } from '../runtime/contract.ts'
+import { inTick } from '../waiting.ts'
 import { type AdmissionOptions, createAdmission, readPath } from './admission.ts'
 import { createCrossOrigin, isPreflight } from './cross-origin.ts'
 import { createPosts, isPost, type PostsOptions } from './posts.ts'
@@ -44,7 +46,7 @@ export function createRoutes(options: RoutesOptions): Answer {
   app.onError(failed)
 
   function failed(error: unknown): Response {
-    log.error('request failed', { reason: error instanceof Error ? error.message : String(error) })
+    log.error('request failed', { reason: messageOf(error) })
     return refusalAnswer('INTERNAL', product)
   }
 
@@ -62,10 +64,7 @@ export function createRoutes(options: RoutesOptions): Answer {
   const shared = (door: Answer): Answer => {
     const answer = guarded(door)
     return (request, exchange) => {
-      const answered = answer(request, exchange)
-      return answered instanceof Promise
-        ? answered.then((response) => crossOrigin.share(request, response))
-        : crossOrigin.share(request, answered)
+      return inTick(answer(request, exchange), (answered) => crossOrigin.share(request, answered))
     }
   }
 

@@ -4,6 +4,7 @@ import type { Grant } from '../access/grant.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
+import { inTick } from '../waiting.ts'
 import type { Admission, Attempt } from './admission.ts'
 import type { EventStreams, StreamKind } from './event-stream.ts'
 
@@ -37,10 +38,9 @@ export function createStreams({ admission, sessions, eventStreams, product }: St
   function connect(attempt: Attempt, allowed: Grant | Refusal, exchange: Exchange<Session>): Response | Promise<Response> {
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
     if (!allowed.canRead) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
-    const session = admission.connect(attempt, allowed, kindOf(attempt.request).protocol)
-    return session instanceof Promise
-      ? session.then((ready) => answer(attempt, ready, exchange))
-      : answer(attempt, session, exchange)
+    return inTick(admission.connect(attempt, allowed, kindOf(attempt.request).protocol), (session) =>
+      answer(attempt, session, exchange),
+    )
   }
 
   function answer(attempt: Attempt, session: Session | Refusal, exchange: Exchange<Session>): Response {
@@ -56,9 +56,6 @@ export function createStreams({ admission, sessions, eventStreams, product }: St
 
   return (request, exchange) => {
     const attempt = admission.read(request, exchange.address(request), undefined, 'stream')
-    const allowed = admission.admit(attempt)
-    return allowed instanceof Promise
-      ? allowed.then((grant) => connect(attempt, grant, exchange))
-      : connect(attempt, allowed, exchange)
+    return inTick(admission.admit(attempt), (allowed) => connect(attempt, allowed, exchange))
   }
 }

@@ -4,6 +4,7 @@ import type { Grant } from '../access/grant.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
+import { inTick } from '../waiting.ts'
 import type { Admission, Attempt } from './admission.ts'
 import type { Protocols } from './websocket.ts'
 
@@ -40,8 +41,7 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
     const { selected } = attempt.offer
     const protocol = isKnown(selected) ? protocols[selected] : protocols.plain
-    const session = admission.connect(attempt, allowed, protocol)
-    return session instanceof Promise ? session.then((ready) => accept(attempt, ready)) : accept(attempt, session)
+    return inTick(admission.connect(attempt, allowed, protocol), (session) => accept(attempt, session))
   }
 
   function accept(attempt: UpgradeAttempt, session: Session | Refusal): Response {
@@ -71,8 +71,7 @@ export function createUpgrades({ admission, sessions, protocols, product }: Upgr
     // Bun would select the first offered subprotocol by itself, which may be the token.
     if (offer.token !== undefined && offer.selected === undefined) return admission.reject(attempt, 'PROTOCOL_MISSING')
     const subscribes = offer.selected !== 'pgws.json' || !asksForNone(request.url)
-    const allowed = admission.admit(attempt, subscribes)
-    return allowed instanceof Promise ? allowed.then((grant) => connect(attempt, grant)) : connect(attempt, allowed)
+    return inTick(admission.admit(attempt, subscribes), (allowed) => connect(attempt, allowed))
   }
 }
 
