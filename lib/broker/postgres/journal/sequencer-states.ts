@@ -24,7 +24,7 @@ export interface SequencerStates {
 }
 
 export function createSequencerStates(log: Log): SequencerStates {
-  let current: SequencerState = 'stopped'
+  let current: SequencerState = 'waiting'
   return {
     get current() {
       return current

@@ -8,6 +8,7 @@
  *     sequencer.stop()
  */
 import type { Connection, Database } from '../../../database/connection.ts'
+import { messageOf } from '../../../fault.ts'
 import type { Log } from '../../../log.ts'
 import { createBackoff } from '../../../waiting.ts'
 import { askWithin, isAtWork } from './asking.ts'
@@ -76,7 +77,7 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       } catch (error) {
         if (states.is('stopped')) return
         states.enter('waiting')
-        log.warning('the sequencer lost its session', { reason: error instanceof Error ? error.message : String(error) })
+        log.warning('the sequencer lost its session', { reason: messageOf(error) })
       } finally {
         session?.close()
         session = undefined
@@ -116,6 +117,8 @@ export function createSequencer(options: SequencerOptions): Sequencer {
       return looks.batches
     },
     start() {
+      // The server may have begun to stop while the journal was made ready.
+      if (states.is('stopped')) return
       states.enter('connecting')
       void run()
     },
