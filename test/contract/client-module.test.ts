@@ -1,12 +1,11 @@
 /** The client module on each runtime, behind a network that cuts, swallows and delays. */
-import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { expect, test } from 'bun:test'
 import { spawn } from 'node:child_process'
 import { resolve } from 'node:path'
 import { connect } from '../../client-example/postgres-websockets.js'
 import { startBrowser } from '../support/browser.ts'
 import type { Given, Result } from '../support/client-scenario.mjs'
-import { type JournalDatabase, startJournal } from '../support/journal.ts'
-import { type Program, start } from '../support/program.ts'
+import { withJournalServer } from '../support/journal-server.ts'
 import { startProxy, type Proxy as TcpProxy } from '../support/proxy.ts'
 import { createRandom } from '../support/random.ts'
 import { unique } from '../support/setup.ts'
@@ -16,23 +15,7 @@ import { until } from '../support/until.ts'
 const root = resolve(import.meta.dir, '../..')
 const seed = Number(process.env.CLIENT_SEED ?? Date.now() % 1_000_000)
 
-let journal: JournalDatabase
-let program: Program
-
-beforeAll(async () => {
-  journal = await startJournal()
-  program = await start({
-    PGWS_DB_URI: journal.uri,
-    PGWS_ROOT_PATH: root,
-    PGWS_JOURNAL: 'True',
-    PGWS_JOURNAL_CHANNELS: 'kept-*',
-    PGWS_CHECK_LISTENER_INTERVAL: '1000',
-  })
-})
-afterAll(async () => {
-  await program.stop()
-  await journal.stop()
-})
+const server = withJournalServer({ PGWS_ROOT_PATH: root })
 
 /** Runs the scenario in another process, which prints what came of it. */
 async function playIn(command: readonly string[], given: Given): Promise<Result> {
@@ -54,7 +37,7 @@ async function playInChromium(given: Given): Promise<Result> {
   const browser = await startBrowser()
   try {
     const page = await browser.newPage()
-    await page.goto(`http://127.0.0.1:${program.port}/client-example/style.css`)
+    await page.goto(`http://127.0.0.1:${server.program.port}/client-example/style.css`)
     return await page.evaluate(async (values) => {
       const [{ connect }, { play }] = await Promise.all(
         ['/client-example/postgres-websockets.js', '/test/support/client-scenario.mjs'].map((path) => import(path)),
@@ -99,7 +82,7 @@ test.concurrent.each(Object.keys(runtimes))(
   '%s each journaled message is seen once and in order, and each publish that is acknowledged is there once, whatever is cut',
   async (runtime) => {
     const [kept, plain] = [`kept-${unique('cut')}`, unique('notified')]
-    using proxy = await startProxy(program.port)
+    using proxy = await startProxy(server.program.port)
     const isOver = { value: false }
     const given = { url: `ws://127.0.0.1:${proxy.port}/`, token: await token({ mode: 'rw' }), kept, plain }
     const playing = runtimes[runtime]?.(given)
@@ -108,7 +91,7 @@ test.concurrent.each(Object.keys(runtimes))(
     const notified: number[] = []
     const notify = async (number: number | 'end'): Promise<void> => {
       const text = JSON.stringify({ channel: plain, number })
-      await journal.sql`select pg_notify('postgres-websockets-listener', ${text})`
+      await server.journal.sql`select pg_notify('postgres-websockets-listener', ${text})`
     }
     const notifying = (async () => {
       for (; !isOver.value; await Bun.sleep(10)) {
@@ -148,7 +131,7 @@ test.concurrent.each(Object.keys(runtimes))(
 
 test('a publish whose answer was lost is sent again, and is there once', async () => {
   const kept = `kept-${unique('lost')}`
-  using proxy = await startProxy(program.port)
+  using proxy = await startProxy(server.program.port)
   const rw = await token({ mode: 'rw' })
   const client = connect(`ws://127.0.0.1:${proxy.port}/`, { getToken: () => rw })
   await client.publish(kept, 'answered')
@@ -166,7 +149,7 @@ test('a publish whose answer was lost is sent again, and is there once', async (
 
 /** The texts of the channel, in the journal's order. */
 async function stored(channel: string): Promise<string[]> {
-  const all = await journal.all()
+  const all = await server.journal.all()
   return all
     .filter((entry) => entry.startsWith(`${channel}:`))
     .map((entry) => JSON.parse(entry.slice(channel.length + 1)).payload)

@@ -2,54 +2,33 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { connect, handshake, payloadOf } from '../support/client.ts'
 import { endBackends } from '../support/faults.ts'
-import { type JournalDatabase, startJournal } from '../support/journal.ts'
+import { journalVariables, withJournalServer } from '../support/journal-server.ts'
 import { type Program, start } from '../support/program.ts'
 import { unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
-import { until } from '../support/until.ts'
 
-let journal: JournalDatabase
-let program: Program
+const server = withJournalServer()
+const { publish, sequenced } = server
 let other: Program
 
-const env = (): Record<string, string> => ({
-  PGWS_DB_URI: journal.uri,
-  PGWS_JOURNAL: 'True',
-  PGWS_JOURNAL_CHANNELS: 'kept-*',
-  PGWS_CHECK_LISTENER_INTERVAL: '1000',
-})
-
 beforeAll(async () => {
-  journal = await startJournal()
-  program = await start(env())
-  other = await start(env())
+  other = await start(journalVariables(server.journal))
 })
-afterAll(async () => {
-  await Promise.all([program.stop(), other.stop()])
-  await journal.stop()
-})
+afterAll(() => other.stop())
 
-const publish = async (channel: string, ...texts: readonly string[]): Promise<void> => {
-  for (const text of texts) await journal.sql`select pgws.publish(${channel}, ${text})`
-}
+const position = async (): Promise<string> => String((await server.journal.sql`select pgws.position() as position`)[0]?.position)
 
-const position = async (): Promise<string> => String((await journal.sql`select pgws.position() as position`)[0]?.position)
-
-const open = async (channel: string, query = '', at = program, protocols: string[] = []) =>
+const open = async (channel: string, query = '', at = server.program, protocols: string[] = []) =>
   connect(`${at.origin}/${channel}/${await token({ mode: 'rw' })}${query}`, { protocols })
-
-/** Waits until the journal has given positions to all that was published. */
-const sequenced = async (): Promise<void> =>
-  until(async () => (await journal.sql`select pgws.is_behind() as behind`)[0]?.behind === false)
 
 test('what is published in a transaction that commits reaches readers on every server in one order, and what rolls back nobody', async () => {
   const channel = unique('published')
   await using one = await open(channel)
   await using two = await open(channel, '', other)
-  await journal.sql.begin(async (sql) => {
+  await server.journal.sql.begin(async (sql) => {
     for (const text of ['1', '2']) await sql`select pgws.publish(${channel}, ${text})`
   })
-  await journal.sql
+  await server.journal.sql
     .begin(async (sql) => {
       await sql`select pgws.publish(${channel}, 'never')`
       throw new Error('roll back')
@@ -99,12 +78,12 @@ describe('a reader that begins', () => {
     ['?last=x', 400, 'since and last'],
     ['?since=abc.1-5', 410, 'not kept any more'],
   ])('with %s is answered %i', async (query, status, reason) => {
-    const answer = await handshake(program.port, `/chat/${await token({ mode: 'r' })}${query}`)
+    const answer = await handshake(server.program.port, `/chat/${await token({ mode: 'r' })}${query}`)
     expect([answer?.status, answer?.body]).toEqual([status, expect.stringContaining(reason)])
   })
   test('behind a position that is lost is told so where it can be, and then reads live', async () => {
     const channel = unique('lost')
-    await using client = await open(channel, '?since=abc.1-5', program, ['pgws'])
+    await using client = await open(channel, '?since=abc.1-5', server.program, ['pgws'])
     expect(JSON.parse(await client.next())).toEqual({ event: 'MessagesMissed', channel, from: null, to: expect.any(Number) })
     await publish(channel, 'live')
     expect(await client.next()).toBe('live')
@@ -135,9 +114,9 @@ describe('what a client sends on a channel of the journal', () => {
 
 test('a session of LISTEN that is lost misses nothing of the journal, and tells of other channels alone', async () => {
   const [kept, plain] = [`kept-${unique('away')}`, unique('away')]
-  await using keptClient = await open(kept, '', program, ['pgws'])
-  await using plainClient = await open(plain, '', program, ['pgws'])
-  await endBackends(journal.server, 'listening')
+  await using keptClient = await open(kept, '', server.program, ['pgws'])
+  await using plainClient = await open(plain, '', server.program, ['pgws'])
+  await endBackends(server.journal.server, 'listening')
   await publish(kept, '1', '2')
   expect(await keptClient.take(2)).toEqual(['1', '2'])
   expect(JSON.parse(await plainClient.next())).toMatchObject({ event: 'MessagesMissed', channel: plain })

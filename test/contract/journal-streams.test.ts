@@ -1,40 +1,16 @@
 /** How messages of the journal come in by POST and go out by event streams, from the program as it is run. */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import { payloadOf } from '../support/client.ts'
 import { openStream } from '../support/event-source.ts'
-import { type JournalDatabase, startJournal } from '../support/journal.ts'
-import { type Program, start } from '../support/program.ts'
+import { withJournalServer } from '../support/journal-server.ts'
 import { unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
-import { until } from '../support/until.ts'
 
-let journal: JournalDatabase
-let program: Program
-
-beforeAll(async () => {
-  journal = await startJournal()
-  program = await start({
-    PGWS_DB_URI: journal.uri,
-    PGWS_JOURNAL: 'True',
-    PGWS_JOURNAL_CHANNELS: 'kept-*',
-    PGWS_CHECK_LISTENER_INTERVAL: '1000',
-  })
-})
-afterAll(async () => {
-  await program.stop()
-  await journal.stop()
-})
-
-const publish = async (channel: string, ...texts: readonly string[]): Promise<void> => {
-  for (const text of texts) await journal.sql`select pgws.publish(${channel}, ${text})`
-}
-
-/** Waits until the journal has given positions to all that was published. */
-const sequenced = async (): Promise<void> =>
-  until(async () => (await journal.sql`select pgws.is_behind() as behind`)[0]?.behind === false)
+const server = withJournalServer()
+const { publish, sequenced } = server
 
 const url = async (channel: string, query = ''): Promise<string> =>
-  `http://127.0.0.1:${program.port}/${channel}/${await token({ mode: 'rw' })}${query}`
+  `http://127.0.0.1:${server.program.port}/${channel}/${await token({ mode: 'rw' })}${query}`
 
 const open = async (channel: string, query = '', lastRead?: string) =>
   openStream(await url(channel, query), lastRead === undefined ? {} : { headers: { 'Last-Event-ID': lastRead } })
@@ -104,7 +80,8 @@ describe('an event stream', () => {
 
   test('reads a long history as its client drains it', async () => {
     const channel = unique('long')
-    await journal.sql`select count(pgws.publish(${channel}, n || ' ' || repeat('x', 20000))) from generate_series(1, 500) as n`
+    await server.journal
+      .sql`select count(pgws.publish(${channel}, n || ' ' || repeat('x', 20000))) from generate_series(1, 500) as n`
     await sequenced()
     await using stream = await open(channel, '?last=500')
     const events = await stream.take(500)

@@ -1,31 +1,13 @@
 /** How `pgws.json` and the journal go together: positions, history in a subscription, keys, outages. */
-import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { expect, test } from 'bun:test'
 import { payloadOf } from '../support/client.ts'
 import { type Commanding, converse, type Event } from '../support/commands.ts'
 import { endBackends } from '../support/faults.ts'
-import { type JournalDatabase, startJournal } from '../support/journal.ts'
-import { type Program, start } from '../support/program.ts'
+import { withJournalServer } from '../support/journal-server.ts'
 import { unique } from '../support/setup.ts'
 
-let journal: JournalDatabase
-let program: Program
-beforeAll(async () => {
-  journal = await startJournal()
-  program = await start({
-    PGWS_DB_URI: journal.uri,
-    PGWS_JOURNAL: 'True',
-    PGWS_JOURNAL_CHANNELS: 'kept-*',
-    PGWS_CHECK_LISTENER_INTERVAL: '1000',
-  })
-})
-afterAll(async () => {
-  await program.stop()
-  await journal.stop()
-})
-
-const publish = async (channel: string, ...texts: readonly string[]): Promise<void> => {
-  for (const text of texts) await journal.sql`select pgws.publish(${channel}, ${text})`
-}
+const server = withJournalServer()
+const { publish } = server
 
 const POSITION = /^[\da-f]+\.\d+-\d+$/
 
@@ -41,7 +23,7 @@ async function subscribed(client: Commanding, channel: string, more: Event = {})
 
 test('each message has a position, behind which a later subscription goes on without a gap or a double', async () => {
   const channel = unique('resume')
-  const first = await converse(program)
+  const first = await converse(server.program)
   expect(String(first.connected.position)).toMatch(POSITION)
   await subscribed(first, channel)
   await publish(channel, '1', '2')
@@ -49,7 +31,7 @@ test('each message has a position, behind which a later subscription goes on wit
   expect({ ...second }).toEqual({ event: 'Message', channel, text: '2', position: expect.stringMatching(POSITION) })
   await first.client.close()
   await publish(channel, '3', '4')
-  await using client = await converse(program)
+  await using client = await converse(server.program)
   const answer = await subscribed(client, channel, { since: second?.position })
   expect(answer.position).toBe(second?.position)
   await publish(channel, '5')
@@ -58,22 +40,22 @@ test('each message has a position, behind which a later subscription goes on wit
 
 test('the position of an answer is good where no message came behind it', async () => {
   const [channel, other] = [unique('quiet'), unique('busy')]
-  const first = await converse(program, { path: `/${other}` })
+  const first = await converse(server.program, { path: `/${other}` })
   const { position } = await subscribed(first, channel)
   await first.client.close()
   await publish(other, 'elsewhere')
   await publish(channel, 'while it was away')
-  await using client = await converse(program)
+  await using client = await converse(server.program)
   await subscribed(client, channel, { since: position })
   expect(await client.next()).toMatchObject({ channel, text: 'while it was away' })
-  await using again = await converse(program, { path: `/${channel}?since=${first.connected.position}` })
+  await using again = await converse(server.program, { path: `/${channel}?since=${first.connected.position}` })
   expect(again.connected.position).toBe(first.connected.position)
   expect(await again.next()).toMatchObject({ channel, text: 'while it was away' })
 })
 
 test('a subscription begins with the last messages, oldest first', async () => {
   const channel = unique('last')
-  await using client = await converse(program, { path: `/${channel}` })
+  await using client = await converse(server.program, { path: `/${channel}` })
   await publish(channel, '1', '2', '3', '4')
   expect(texts(await client.take(4))).toEqual(['1', '2', '3', '4'])
   await client.ask({ command: 'unsubscribe', channel })
@@ -84,7 +66,7 @@ test('a subscription begins with the last messages, oldest first', async () => {
 
 test('of a position that is lost the client is told behind its answer, and a malformed one is refused', async () => {
   const channel = unique('lost')
-  await using client = await converse(program)
+  await using client = await converse(server.program)
   const { position } = await subscribed(client, unique('where'))
   const beyond = String(position).replace(/\d+$/, '999999999')
   await subscribed(client, channel, { since: beyond })
@@ -98,8 +80,8 @@ test('of a position that is lost the client is told behind its answer, and a mal
 
 test('what is published on kept channels and on others is answered in one order, and kept once under one key', async () => {
   const [kept, other] = [unique('kept'), unique('other')]
-  await using reader = await converse(program, { path: `/${kept}` })
-  await using client = await converse(program, { claims: { mode: 'w' } })
+  await using reader = await converse(server.program, { path: `/${kept}` })
+  await using client = await converse(server.program, { claims: { mode: 'w' } })
   const count = 400
   for (let id = 0; id < count; id++)
     client.say({ id, command: 'publish', channel: id % 3 ? kept : other, text: String(id), key: id % 3 ? `key ${id >> 1}` : 'k' })
@@ -113,7 +95,7 @@ test('what is published on kept channels and on others is answered in one order,
 
 test('a text that the journal takes is taken however its JSON is escaped, and one that it does not is refused alone', async () => {
   const channel = unique('kept')
-  await using client = await converse(program, { claims: { mode: 'w' } })
+  await using client = await converse(server.program, { claims: { mode: 'w' } })
   const publishing = (id: number, length: number): string =>
     `{"id":${id},"command":"publish","channel":"${channel}","text":"${'\\u00e4'.repeat(length)}"}`
   expect(await client.ask(publishing(1, 520_000), publishing(2, 524_260), publishing(3, 1))).toMatchObject([
@@ -125,12 +107,12 @@ test('a text that the journal takes is taken however its JSON is escaped, and on
 
 test('over an outage of LISTEN a kept channel goes on without a word, and of another the client is told', async () => {
   const [kept, other] = [unique('kept'), unique('other')]
-  await using client = await converse(program, { path: `/${kept}` })
+  await using client = await converse(server.program, { path: `/${kept}` })
   await client.ask({ command: 'subscribe', channel: other })
-  const before = program.stderr().length
-  expect(await endBackends(journal.server, 'listening')).toBeGreaterThan(0)
+  const before = server.program.stderr().length
+  expect(await endBackends(server.journal.server, 'listening')).toBeGreaterThan(0)
   await publish(kept, 'while it was away')
-  await program.logged(/listening again/, before)
+  await server.program.logged(/listening again/, before)
   const events = await client.take(2)
   expect(events.find(({ event }) => event === 'Message')).toMatchObject({ channel: kept, text: 'while it was away' })
   expect(events.find(({ event }) => event === 'MessagesMissed')).toMatchObject({ channel: other, from: expect.any(Number) })
