@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { askWithin } from '../../lib/broker/postgres/journal/asking.ts'
+import { askWithin } from '../../lib/database/asking.ts'
 import type { Connection, DatabaseError } from '../../lib/database/connection.ts'
 
 /** A session that answers after some milliseconds, or when it is closed. */
@@ -29,7 +29,7 @@ const codeOf = (asked: Promise<unknown>): Promise<unknown> =>
 
 test('a session that does not answer within its limit is ended', async () => {
   const session = answering(1000)
-  expect(await codeOf(askWithin(10, session, 'select 1'))).toBe('JOURNAL_TIMEOUT')
+  expect(await codeOf(askWithin(10, session, 'select 1'))).toBe('ANSWER_TIMEOUT')
   expect(session.closedFor.length).toBe(1)
 })
 
@@ -41,7 +41,7 @@ test('it gets as much time again for as long as the database is at work, and is 
   expect(asked).toBeGreaterThan(1)
   expect(busy.closedFor).toEqual([])
   const lost = answering(1000)
-  expect(await codeOf(askWithin(10, lost, 'select 1', [], () => Promise.reject(new Error('no way'))))).toBe('JOURNAL_TIMEOUT')
+  expect(await codeOf(askWithin(10, lost, 'select 1', [], () => Promise.reject(new Error('no way'))))).toBe('ANSWER_TIMEOUT')
 })
 
 test('without a session there is no answer', async () => {

@@ -7,7 +7,7 @@ const listening = { file: `${folder}/listening.ts`, test: 'test/unit/broker.test
 const listener = { file: `${folder}/listener.ts`, test: 'test/unit/listener.test.ts' }
 const missed = { file: `${folder}/missed.ts`, test: 'test/unit/missed.test.ts' }
 const notifier = { file: `${folder}/notifier.ts`, test: 'test/unit/notifier.test.ts' }
-const sending = { file: `${folder}/sending-session.ts`, test: 'test/unit/notifier.test.ts' }
+const sending = { file: `lib/database/lasting-session.ts`, test: 'test/unit/notifier.test.ts' }
 const pipeline = { file: `${folder}/pipeline.ts`, test: 'test/unit/pipeline.test.ts' }
 const roundTrip = { file: `${folder}/round-trip.ts`, test: 'test/unit/round-trip.test.ts' }
 

@@ -8,6 +8,7 @@
 import type { Outcome } from '../../channels/broker.ts'
 import type { Envelope } from '../../channels/envelope.ts'
 import { type Backend, type Database, DatabaseError, type Row } from '../../database/connection.ts'
+import { createLastingSession } from '../../database/lasting-session.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { createBackoff } from '../../waiting.ts'
@@ -15,7 +16,6 @@ import { createOutcomes } from './outcomes.ts'
 import { BATCH, createPipeline, type Settled } from './pipeline.ts'
 import { createQuestions } from './questions.ts'
 import { createQueue, type Message } from './queue.ts'
-import { createSendingSession } from './sending-session.ts'
 
 export interface Notifier {
   /** As the broker's `publish`. */
@@ -55,7 +55,7 @@ export function createNotifier({ database, channel, isKept, log, metrics }: Noti
   let idle: (() => void)[] = []
   let answeredAt = Number.NEGATIVE_INFINITY
   const backoff = createBackoff()
-  const session = createSendingSession(database)
+  const session = createLastingSession(database)
   const pipeline = createPipeline<Message>(session.connected)
 
   const is = (wanted: typeof state): boolean => state === wanted

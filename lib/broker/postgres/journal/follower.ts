@@ -5,10 +5,11 @@
  *
  * Nothing is missed while the database is away: reading goes on where it was.
  */
+
+import { askWithin } from '../../../database/asking.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import { createBackoff, createPause } from '../../../waiting.ts'
 import { createArrivals } from './arrivals.ts'
-import { askWithin } from './asking.ts'
 import { UNASKED } from './bells.ts'
 import { createPages, type Pages, type PagesOptions } from './pages.ts'
 import { positionOf } from './positions.ts'

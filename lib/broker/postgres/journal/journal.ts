@@ -12,9 +12,9 @@
  * follows.
  */
 import type { History, Page } from '../../../channels/broker.ts'
+import { askWithin } from '../../../database/asking.ts'
 import { asDatabaseError, type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
 import type { Log } from '../../../log.ts'
-import { askWithin } from './asking.ts'
 import { BELL } from './bells.ts'
 import { createFollower, SEQUENCED } from './follower.ts'
 import { type Holdings, mustBeUsable, readHoldings } from './inspection.ts'

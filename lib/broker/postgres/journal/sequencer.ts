@@ -7,11 +7,12 @@
  *     sequencer.rang()           // at each notification on BELL
  *     sequencer.stop()
  */
+
+import { askWithin, isAtWork } from '../../../database/asking.ts'
 import type { Connection, Database } from '../../../database/connection.ts'
 import { messageOf } from '../../../fault.ts'
 import type { Log } from '../../../log.ts'
 import { createBackoff } from '../../../waiting.ts'
-import { askWithin, isAtWork } from './asking.ts'
 import { createBells, UNASKED } from './bells.ts'
 import { type Ask, createLooks } from './looks.ts'
 import { createRotation } from './rotation.ts'

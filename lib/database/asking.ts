@@ -1,12 +1,7 @@
 /** Owns statements with a limit: what a silent network swallowed is never answered. */
-import { type Connection, type Database, DatabaseError, type Row } from '../../../database/connection.ts'
+import { type Connection, type Database, DatabaseError, type Row } from './connection.ts'
 
-/**
- * Asks, and ends the session where it does not answer within so many milliseconds.
- *
- * @param isBusy asked then: whether the database is still at work on it, which gives it as much time again.
- * @throws DatabaseError, also where there is no session.
- */
+/** As `answeredWithin`, with one statement. @throws DatabaseError, also where there is no session. */
 export async function askWithin(
   limit: number,
   session: Connection | undefined,
@@ -15,7 +10,22 @@ export async function askWithin(
   isBusy?: () => Promise<boolean>,
 ): Promise<readonly Row[]> {
   if (!session) throw new DatabaseError('there is no session', 'CONNECTION_CLOSED', false)
-  const late = new DatabaseError(`the journal was not answered within ${limit} ms`, 'JOURNAL_TIMEOUT', false)
+  return answeredWithin(limit, session, () => session.query(statement, parameters), isBusy)
+}
+
+/**
+ * Asks, and ends the session where it does not answer within so many milliseconds.
+ *
+ * @param isBusy asked then: whether the database is still at work on it, which gives it as much time again.
+ * @throws DatabaseError
+ */
+export async function answeredWithin<T>(
+  limit: number,
+  session: Pick<Connection, 'close'>,
+  ask: () => Promise<T>,
+  isBusy?: () => Promise<boolean>,
+): Promise<T> {
+  const late = new DatabaseError(`there was no answer within ${limit} ms`, 'ANSWER_TIMEOUT', false)
   let isAnswered = false
   const expired = async (): Promise<void> => {
     const goesOn = await isBusy?.().catch(() => false)
@@ -25,7 +35,7 @@ export async function askWithin(
   }
   let timer = setTimeout(() => void expired(), limit)
   try {
-    return await session.query(statement, parameters)
+    return await ask()
   } finally {
     isAnswered = true
     clearTimeout(timer)

@@ -1,9 +1,9 @@
-/** Owns the sending session: opened when it is needed, and replaced when it may be half open. */
+/** Owns a session that lasts: opened when it is needed, and replaced when it may be half open. */
 
-import { asDatabaseError, type Backend, type Connection, type Database, DatabaseError } from '../../database/connection.ts'
+import { asDatabaseError, type Backend, type Connection, type Database, DatabaseError } from './connection.ts'
 
-export interface SendingSession {
-  /** The session, made if there is none. @throws DatabaseError that says nothing about what was to be sent. */
+export interface LastingSession {
+  /** The session, made if there is none. @throws DatabaseError that says nothing about what was to be asked. */
   connected(): Promise<Connection>
   /** The process that serves it; undefined while there is none. */
   readonly backend: Backend | undefined
@@ -16,7 +16,7 @@ export interface SendingSession {
 const END_BACKEND =
   'select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and backend_start = $2::text::timestamptz'
 
-export function createSendingSession(database: Database): SendingSession {
+export function createLastingSession(database: Database): LastingSession {
   let connection: Connection | undefined
   let isStopped = false
   /** The process of a session that was dropped without an answer. It may still run its statement, for any length of time. */
@@ -41,7 +41,7 @@ export function createSendingSession(database: Database): SendingSession {
       if (connection) return connection
       const opened = await open().catch((error) => {
         const fault = asDatabaseError(error)
-        // A refused connection says nothing about the messages.
+        // A refused connection says nothing about what is to be asked.
         throw new DatabaseError(fault.message, fault.code, false)
       })
       if (isStopped) opened.close()
