@@ -60,7 +60,7 @@ const floors: readonly (readonly string[])[] = [
   ['lib/access', 'lib/database', 'lib/runtime'],
   ['lib/config'],
   ['lib/channels'],
-  ['lib/broker', 'lib/doors'],
+  ['lib/broker', 'lib/doors', 'lib/rules'],
   ['lib/doctor.ts', 'lib/server.ts'],
   ['main.ts'],
 ]
