@@ -95,6 +95,7 @@ async function goRoundTrip(config: Config): Promise<string> {
     isDirect: () => false,
     maxChannels: 0,
     journal: undefined,
+    signals: new Map(),
     checkInterval: config.checkInterval,
     attempts: 1,
     log: createLog({ write: () => undefined }),

@@ -187,6 +187,7 @@ const brokerOf = (
     journal: config.journal
       ? { retention: config.journalRetention, cacheBytes: config.journalCacheBytes, isKept: parts.isKept }
       : undefined,
+    signals: new Map(),
     checkInterval: config.checkInterval,
     attempts: Math.max(1, config.retries),
   })

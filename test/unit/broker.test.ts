@@ -30,6 +30,7 @@ function create(given: Partial<PostgresOptions> = {}) {
     isDirect: (channel) => channel !== 'websockets-only',
     maxChannels: 3,
     journal: undefined,
+    signals: new Map(),
     checkInterval: INTERVAL,
     attempts: 1,
     log: createLog({ write: (line) => lines.push(line) }),
@@ -494,5 +495,22 @@ test('a passing fault of the next session loses no followed channel', async () =
       .at(-1)
       ?.asked.find(({ values }) => values[0] === 'carrier')?.values,
   ).toEqual(['carrier', 'a', 'b', 'c'])
+  broker.stop()
+})
+
+test('a signal is heard when it is given and whenever LISTEN stands anew, and is no message', async () => {
+  let heard = 0
+  const signals = new Map([['decide_again', () => void heard++]])
+  const { broker, listening, told } = await createListening({ signals })
+  expect([heard, listening()[0]?.asked.find(({ values }) => values[0] === 'carrier')?.values]).toEqual([
+    1,
+    ['carrier', 'decide_again'],
+  ])
+  listening()[0]?.notify('decide_again', '')
+  expect(heard).toBe(2)
+  expect(broker.follow('decide_again')).toBeUndefined()
+  listening()[0]?.close()
+  await pass(100)
+  expect([heard, told.filter(([event]) => event === 'message')]).toEqual([3, []])
   broker.stop()
 })

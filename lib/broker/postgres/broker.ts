@@ -17,7 +17,7 @@ import { createFollowedChannels } from './followed-channels.ts'
 import { JournalFault } from './journal/inspection.ts'
 import type { JournalOptions } from './journal/journal.ts'
 import { createKeptMessages } from './journal/kept-messages.ts'
-import { createListening } from './listening.ts'
+import { createListening, type Signals } from './listening.ts'
 import type { Mark } from './missed.ts'
 import { createNotifier } from './notifier.ts'
 
@@ -33,6 +33,7 @@ export interface PostgresOptions {
   readonly checkInterval: number
   /** Undefined where none is read. */
   readonly journal: JournalSettings | undefined
+  readonly signals: Signals
   /** Attempts to reach the database at the start. */
   readonly attempts: number
   readonly log: Log
@@ -57,7 +58,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   const journal = options.journal && createKeptMessages({ ...options.journal, database, checkInterval, delivery, log, metrics })
   const bells = journal?.bells ?? []
   const followed = createFollowedChannels({
-    isDirect: (name) => name !== channel && !bells.includes(name) && options.isDirect(name),
+    isDirect: (name) => name !== channel && !bells.includes(name) && !options.signals.has(name) && options.isDirect(name),
     most: options.maxChannels,
     listener: () => listening.listener,
   })
@@ -67,6 +68,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
     check,
     delivery,
     journal,
+    signals: options.signals,
     followed,
     log,
     isStopped: () => is('stopped'),

@@ -22,6 +22,12 @@ export interface Listening {
   drop(): void
 }
 
+/**
+ * What to call for a notification on each of these database channels. It is also called whenever LISTEN stands anew, for some may have
+ * been missed.
+ */
+export type Signals = ReadonlyMap<string, () => void>
+
 export interface ListeningOptions {
   readonly database: Database
   /** The channel that carries every message. */
@@ -29,6 +35,7 @@ export interface ListeningOptions {
   readonly check: Check
   readonly delivery: Delivery
   readonly journal: KeptMessages | undefined
+  readonly signals: Signals
   readonly followed: FollowedChannels
   readonly log: Log
   readonly isStopped: () => boolean
@@ -37,7 +44,7 @@ export interface ListeningOptions {
 }
 
 export function createListening(options: ListeningOptions): Listening {
-  const { database, channel, check, delivery, journal, followed, log, isStopped, lost } = options
+  const { database, channel, check, delivery, journal, signals, followed, log, isStopped, lost } = options
   const bells = journal?.bells ?? []
   let listener: Listener | undefined
 
@@ -48,14 +55,16 @@ export function createListening(options: ListeningOptions): Listening {
       log,
       checked: check.arrived,
       notified: (name, notification) => {
-        if (bells.includes(name)) journal?.rang(name, notification)
+        const signalled = signals.get(name)
+        if (signalled) signalled()
+        else if (bells.includes(name)) journal?.rang(name, notification)
         else delivery.notified(name, notification)
       },
     })
     if (isStopped()) return opened.close()
     listener = opened
     try {
-      for (const name of await opened.listenToAll(channel, [...bells, ...followed.names])) {
+      for (const name of await opened.listenToAll(channel, [...bells, ...signals.keys(), ...followed.names])) {
         followed.remove(name)
         delivery.channelLost(name)
       }
@@ -67,6 +76,7 @@ export function createListening(options: ListeningOptions): Listening {
     }
     if (isStopped()) return
     delivery.arrived()
+    for (const signalled of signals.values()) signalled()
     const { place, version, encrypted } = opened.server
     log.info('listening', { channel, server: place, version, tls: encrypted })
     void opened.closed.then(() => {
