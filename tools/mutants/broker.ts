@@ -102,7 +102,7 @@ export const broker: readonly Mutant[] = [
   {
     ...sessions,
     file: 'lib/broker/postgres/listening.ts',
-    find: '[...bells, ...followed.names]',
+    find: '[...bells, ...signals.keys(), ...followed.names]',
     replace: 'bells',
     promise: 'Database channels are restored with the session',
     title: 'a session that ends is replaced at once',
