@@ -27,7 +27,9 @@ export function boolean(value: string | undefined): boolean {
 }
 
 /** PostgreSQL cuts a longer identifier silently (manual, "Identifiers and Key Words"). */
-export const CHANNEL_BYTES = 63
+const NAME_BYTES = 63
+
+export const CHANNEL_BYTES = NAME_BYTES
 
 export const channel =
   <T>(otherwise: T) =>
@@ -38,6 +40,24 @@ export const channel =
       throw new Fault(`is ${bytes} bytes long, but PostgreSQL takes channel names of at most ${CHANNEL_BYTES}`)
     return value
   }
+
+/** A name as SQL has it: bare, which PostgreSQL folds to lower case, or in double quotes. */
+const IDENTIFIER = String.raw`([\p{L}_][\p{L}\p{N}_$]*|"(?:[^"]|"")+")`
+
+const QUALIFIED = new RegExp(`^${IDENTIFIER}\\.${IDENTIFIER}$`, 'u')
+
+/** A function with its schema, as PostgreSQL reads the name. @returns both in double quotes, as they may stand in a statement. */
+export function functionName(value: string | undefined): string | undefined {
+  if (value === undefined) return undefined
+  const [, ...parts] = QUALIFIED.exec(value) ?? []
+  if (parts.length === 0) throw new Fault(`is ${JSON.stringify(value)}, not a function's name with its schema`)
+  const names = parts.map((part) =>
+    part.startsWith('"') ? part : `"${part.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase())}"`,
+  )
+  const long = names.find((name) => Buffer.byteLength(name.slice(1, -1).replaceAll('""', '"')) > NAME_BYTES)
+  if (long !== undefined) throw new Fault(`holds ${long}, but PostgreSQL takes names of at most ${NAME_BYTES} bytes`)
+  return names.join('.')
+}
 
 /** The longest delay of a timer, in milliseconds. */
 export const LONGEST = 2_147_483_647

@@ -3,7 +3,7 @@
  * follow from it. Pure.
  */
 import { Fault } from '../fault.ts'
-import { boolean, channel, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
+import { boolean, channel, functionName, host, LONGEST, list, networks, oneOf, required, text, url, whole } from './values.ts'
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`
@@ -273,6 +273,22 @@ export const variables = {
     example: 'https://example.org/channels',
     meaning: 'Name of the claim that holds the list of channels.',
     parse: (value) => value ?? 'channels',
+  }),
+  jwtRoleClaim: variable({
+    name: 'PGWS_JWT_ROLE_CLAIM',
+    default: 'unset',
+    example: 'role',
+    meaning:
+      'Name of the claim that holds the role of the database under which functions are called for a client, so that grants and row-level security apply. A token without it is refused. Unset calls them under the role of the server.',
+    parse: text,
+  }),
+  messageFunction: variable({
+    name: 'PGWS_MESSAGE_FUNCTION',
+    default: 'unset',
+    example: 'api.handle_message',
+    meaning:
+      'schema.name of a function (channel text, payload text) returns text that is called for each message of a client. What it returns is published on the channel in place of the message; null publishes nothing, and an exception refuses the message.',
+    parse: functionName,
   }),
   forwardClaims: variable({
     name: 'PGWS_FORWARD_CLAIMS',

@@ -207,3 +207,27 @@ describe('an environment file', () => {
     },
   )
 })
+
+test.each([
+  ['api.handle', '"api"."handle"'],
+  ['Api.Handle_Größe$1', '"api"."handle_größe$1"'],
+  ['"My Schema"."say ""hi"""', '"My Schema"."say ""hi"""'],
+  ['api."a.b"', '"api"."a.b"'],
+])('%s is the name of a function, as PostgreSQL reads it', (name, quoted) => {
+  expect(config({ PGWS_MESSAGE_FUNCTION: name }).messageFunction).toBe(quoted)
+})
+
+test.each(['handle', 'api.', '.handle', 'a.b.c', 'api.handle()', 'api.1a', 'api."x', 'api.""', 'api.a b', 'api.a; drop table x'])(
+  '%s names no function with its schema',
+  (name) => {
+    expect(faults({ PGWS_MESSAGE_FUNCTION: name })).toEqual([
+      `PGWS_MESSAGE_FUNCTION is ${JSON.stringify(name)}, not a function's name with its schema. For example: PGWS_MESSAGE_FUNCTION="api.handle_message"`,
+    ])
+  },
+)
+
+test('a name that PostgreSQL would cut is a fault', () => {
+  expect(faults({ PGWS_MESSAGE_FUNCTION: `api.${'é'.repeat(32)}` })).toEqual([
+    expect.stringContaining(`holds "${'é'.repeat(32)}", but PostgreSQL takes names of at most 63 bytes`),
+  ])
+})
