@@ -38,6 +38,7 @@ export const refusals = {
   ISSUER_WRONG: { command: true, status: 401, reason: 'Token of another issuer', again: OTHER_TOKEN },
   MODE_MISSING: { command: true, status: 403, reason: 'Missing mode', again: OTHER_TOKEN },
   MODE_UNKNOWN: { command: true, status: 403, reason: 'Unknown mode: r, w and rw are known', again: OTHER_TOKEN },
+  ROLE_MISSING: { command: true, status: 403, reason: 'Missing role', again: OTHER_TOKEN },
   CHANNEL_NOT_ALLOWED: { command: true, status: 403, reason: 'No allowed channels', again: OTHER_TOKEN },
   MODE_NOT_ALLOWED: { command: true, status: 403, reason: 'The mode of the token does not allow this', again: OTHER_TOKEN },
   COMMAND_MALFORMED: { command: true, reason: 'Not a command: docs/protocol.md has their form', again: NEVER },

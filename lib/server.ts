@@ -201,6 +201,7 @@ const authenticatorOf = (config: Config, log: Log): Authenticator =>
       issuer: config.jwtIssuer,
       modeClaim: config.modeClaim,
       channelsClaim: config.channelsClaim,
+      roleClaim: config.jwtRoleClaim,
     },
     log,
   })

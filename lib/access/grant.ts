@@ -27,10 +27,12 @@ interface Rights {
   readonly mode: 'r' | 'w' | 'rw'
   /** The channels that the token names; undefined where it names none, which allows any. */
   readonly named: readonly string[] | undefined
+  /** The role under which the database is asked for it; undefined for that of the server. */
+  readonly role: string | undefined
 }
 
 /** What one connection may do. */
-export interface Grant extends Pick<Rights, 'mode' | 'named'> {
+export interface Grant extends Rights {
   /** The channels it is on from the start; at least one, unless it asked for none. */
   readonly channels: readonly string[]
   readonly canRead: boolean
@@ -49,6 +51,8 @@ export interface Policy {
   readonly issuer?: string | undefined
   readonly modeClaim: string
   readonly channelsClaim: string
+  /** The claim that holds the role, which a token must then have; undefined asks for none. */
+  readonly roleClaim?: string | undefined
 }
 
 const defaultPolicy: Policy = { modeClaim: 'mode', channelsClaim: 'channels' }
@@ -72,7 +76,8 @@ export function readPermit({ values, text }: Claims, policy: Policy = defaultPol
   }
 }
 
-function readRights(values: Claims['values'], { audience, issuer, modeClaim, channelsClaim }: Policy): Rights | Refusal {
+function readRights(values: Claims['values'], policy: Policy): Rights | Refusal {
+  const { audience, issuer, modeClaim, channelsClaim, roleClaim } = policy
   if (audience !== undefined && ![values.aud].flat().includes(audience)) return refuse('AUDIENCE_WRONG')
   if (issuer !== undefined && values.iss !== issuer) return refuse('ISSUER_WRONG')
   // A configured name may be that of a property that every object inherits, such as "constructor".
@@ -80,9 +85,15 @@ function readRights(values: Claims['values'], { audience, issuer, modeClaim, cha
   const mode = claim(modeClaim)
   if (mode === undefined) return refuse('MODE_MISSING')
   if (mode !== 'r' && mode !== 'w' && mode !== 'rw') return refuse('MODE_UNKNOWN')
+  const role = roleClaim === undefined ? undefined : roleIn(claim(roleClaim))
+  if (roleClaim !== undefined && role === undefined) return refuse('ROLE_MISSING')
   const named = namedChannels(values.channel, claim(channelsClaim))
-  return named?.length === 0 ? refuse('CHANNEL_NOT_ALLOWED') : { mode, named }
+  return named?.length === 0 ? refuse('CHANNEL_NOT_ALLOWED') : { mode, named, role }
 }
+
+/** The role that a claim names. PostgreSQL takes "none" for the role of the session: no role has that name. */
+const roleIn = (value: unknown): string | undefined =>
+  typeof value === 'string' && !['', 'none'].includes(value) && value.isWellFormed() && !value.includes('\0') ? value : undefined
 
 /**
  * Decides what a permit allows on the channel asked for.
@@ -102,13 +113,14 @@ export function grant(
   if (now >= expiresAt) return refuse('TOKEN_EXPIRED')
   if (now < startsAt) return refuse('TOKEN_NOT_YET_VALID')
   if (isRefusal(rights)) return rights
-  const { mode, named } = rights
+  const { mode, named, role } = rights
   const channels = asked !== undefined ? allowedChannel(named, asked) : subscribes ? named : NO_CHANNELS
   if (channels === undefined) return refuse('CHANNEL_NOT_ALLOWED')
   return {
     channels: subscribes ? channels : NO_CHANNELS,
     mode,
     named,
+    role,
     canRead: mode !== 'w',
     canWrite: mode !== 'r',
     claims,

@@ -64,6 +64,7 @@ export function openFake(
     channels: ['a', 'b'],
     mode: 'rw',
     named: undefined,
+    role: undefined,
     canRead: true,
     canWrite: true,
     claims: '{}',

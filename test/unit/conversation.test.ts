@@ -105,6 +105,7 @@ const renewed: Grant = {
   channels: [],
   mode: 'rw',
   named: ['a', 'd2'],
+  role: undefined,
   canRead: true,
   canWrite: true,
   claims: '{}',

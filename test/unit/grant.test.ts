@@ -120,6 +120,16 @@ test('a claim that is named like what every object has must be there', () => {
   expect(ask({ constructor: 'r' }, 'chat', policy)).toMatchObject({ channels: ['chat'] })
 })
 
+describe('the role', () => {
+  const policy = { modeClaim: 'mode', channelsClaim: 'channels', roleClaim: 'role' }
+  test('is that of its claim', () => expect(ask({ mode: 'r', role: 'alice' }, 'chat', policy)).toMatchObject({ role: 'alice' }))
+  test('is nobody where no claim is configured', () =>
+    expect(ask({ mode: 'r', role: 'alice' }, 'chat')).toMatchObject({ role: undefined }))
+  test.each([[undefined], [1], [['alice']], [''], ['none'], ['a\0'], ['\ud800']])('is missing where the claim is %p', (role) =>
+    expect(ask({ mode: 'r', role }, 'chat', policy)).toEqual({ refused: 'ROLE_MISSING' }),
+  )
+})
+
 test('what a token says of time goes before what it says of rights', () => {
   expect(ask({ exp: NOW / 1000 })).toEqual({ refused: 'TOKEN_EXPIRED' })
   expect(ask({ mode: 'x', nbf: NOW / 1000 + 60 })).toEqual({ refused: 'TOKEN_NOT_YET_VALID' })

@@ -16,6 +16,7 @@ const grant: Grant = {
   canRead: false,
   canWrite: true,
   named: undefined,
+  role: undefined,
   claims: '{"mode":"w"}',
   expiresAt: Number.POSITIVE_INFINITY,
 }

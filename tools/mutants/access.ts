@@ -143,8 +143,8 @@ export const access: readonly Mutant[] = [
   },
   {
     ...grant,
-    find: "named?.length === 0 ? refuse('CHANNEL_NOT_ALLOWED') : { mode, named }",
-    replace: '{ mode, named: named?.length === 0 ? undefined : named }',
+    find: "named?.length === 0 ? refuse('CHANNEL_NOT_ALLOWED') : { mode, named, role }",
+    replace: '{ mode, named: named?.length === 0 ? undefined : named, role }',
     promise: 'Empty or malformed channels allow nothing',
     title: 'allow nothing',
   },
@@ -157,8 +157,15 @@ export const access: readonly Mutant[] = [
   },
   {
     ...grant,
-    find: ' && value.isWellFormed()',
+    find: "if (roleClaim !== undefined && role === undefined) return refuse('ROLE_MISSING')",
     replace: '',
+    promise: 'A token without the role that is asked for is refused',
+    title: 'is missing where the claim is',
+  },
+  {
+    ...grant,
+    find: " !== '' && value.isWellFormed()",
+    replace: " !== ''",
     promise: 'No client opens a channel whose name has a lone surrogate',
     test: 'test/contract/messages.test.ts',
     title: 'for a name with a lone surrogate reaches nobody',

@@ -59,8 +59,8 @@ export const configuration: readonly Mutant[] = [
   },
   {
     ...values,
-    find: 'CHANNEL_BYTES = 63',
-    replace: 'CHANNEL_BYTES = 64',
+    find: 'NAME_BYTES = 63',
+    replace: 'NAME_BYTES = 64',
     promise: 'A listen channel that PostgreSQL would cut is refused',
     title: 'names every wrong variable at once',
   },
