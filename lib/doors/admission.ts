@@ -16,6 +16,7 @@ import { inTick } from '../waiting.ts'
 import { readAskedOfHistory } from './beginning.ts'
 import { clientAddress } from './client-address.ts'
 import { createRefusalLog, type Door } from './refusal-log.ts'
+import { readPath } from './target.ts'
 
 export interface AdmissionOptions {
   readonly authenticator: Authenticator
@@ -121,12 +122,6 @@ export function createAdmission(options: AdmissionOptions): Admission {
       return refusalAnswer(code, product)
     },
   }
-}
-
-/** The path as it stands in the URL, for a channel's name is compared with its segment before that is decoded. */
-export function readPath(url: string): string {
-  const start = url.indexOf('/', url.indexOf('://') + 3)
-  return start === -1 ? '/' : (/^[^?#]*/.exec(url.slice(start))?.[0] ?? '/')
 }
 
 /** What a token looks like: three parts of base64url (RFC 7515 section 7.1). */

@@ -3,6 +3,7 @@
 import { MOST_LAST } from '../channels/beginning.ts'
 import type { Asked } from '../channels/broker.ts'
 import { type Refusal, refuse } from '../refusal.ts'
+import { readQuery } from './target.ts'
 
 /**
  * Reads what is asked of history. What is empty is not there. What an event stream read last goes before its URL, with which a browser comes
@@ -11,13 +12,11 @@ import { type Refusal, refuse } from '../refusal.ts'
  * @returns a refusal where both are asked for, or a number that is none from 1 to 1,000.
  */
 export function readAskedOfHistory({ url, headers }: Request): Asked | Refusal {
-  const query = url.indexOf('?')
   const lastRead = headers.get('Last-Event-ID')
   if (lastRead) return { since: lastRead }
-  if (query === -1) return undefined
-  const parameters = new URLSearchParams(url.slice(query))
-  const since = parameters.get('since') || undefined
-  const last = parameters.get('last') || undefined
+  const query = readQuery(url)
+  const since = query?.get('since') || undefined
+  const last = query?.get('last') || undefined
   if (since !== undefined && last !== undefined) return refuse('HISTORY_MALFORMED')
   if (since !== undefined) return { since }
   if (last === undefined) return undefined

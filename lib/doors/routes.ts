@@ -6,11 +6,12 @@ import { messageOf } from '../fault.ts'
 import { isRefusal, refusalAnswer } from '../refusal.ts'
 import type { FileBody, Handlers } from '../runtime/contract.ts'
 import { inTick } from '../waiting.ts'
-import { type AdmissionOptions, createAdmission, readPath } from './admission.ts'
+import { type AdmissionOptions, createAdmission } from './admission.ts'
 import { createCrossOrigin, isPreflight } from './cross-origin.ts'
 import { createPosts, isPost, type PostsOptions } from './posts.ts'
 import { createStaticFiles } from './static.ts'
 import { createStreams, isStream, type StreamsOptions } from './streams.ts'
+import { readPath } from './target.ts'
 import { createUpgrades, isUpgrade, type UpgradesOptions } from './upgrade.ts'
 
 export interface RoutesOptions

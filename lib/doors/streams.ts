@@ -7,6 +7,7 @@ import type { Exchange, Handlers } from '../runtime/contract.ts'
 import { inTick } from '../waiting.ts'
 import type { Admission, Attempt } from './admission.ts'
 import type { EventStreams, StreamKind } from './event-stream.ts'
+import { readQuery } from './target.ts'
 
 export interface StreamsOptions {
   readonly admission: Admission
@@ -33,7 +34,7 @@ export function createStreams({ admission, sessions, eventStreams, product }: St
   }
 
   const kindOf = ({ url }: Request): StreamKind =>
-    url.includes('?') && new URL(url).searchParams.get('protocol') === 'pgws.json' ? eventStreams.objects : eventStreams.events
+    readQuery(url)?.get('protocol') === 'pgws.json' ? eventStreams.objects : eventStreams.events
 
   function connect(attempt: Attempt, allowed: Grant | Refusal, exchange: Exchange<Session>): Response | Promise<Response> {
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)

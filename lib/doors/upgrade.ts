@@ -6,6 +6,7 @@ import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
 import { inTick } from '../waiting.ts'
 import type { Admission, Attempt } from './admission.ts'
+import { readQuery } from './target.ts'
 import type { Protocols } from './websocket.ts'
 
 export interface UpgradesOptions {
@@ -88,7 +89,7 @@ const known = ['pgws.json', 'pgws'] as const
 const isKnown = (name: string | undefined): name is (typeof known)[number] => known.some((protocol) => protocol === name)
 
 /** Whether a client is to be on no channel from the start. */
-const asksForNone = (url: string): boolean => new URL(url).searchParams.get('subscribe') === 'none'
+const asksForNone = (url: string): boolean => readQuery(url)?.get('subscribe') === 'none'
 
 /** The prefix of the subprotocol that carries the token, because browsers cannot set headers. */
 const TOKEN_PROTOCOL = 'pgws.token.'

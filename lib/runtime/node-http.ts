@@ -35,7 +35,7 @@ export const webRequest = (request: IncomingMessage, isSecure: boolean): Request
   }
   const { method = 'GET', url = '/' } = request
   const path = url.startsWith('/') ? url : '/'
-  return new Request(`${isSecure ? 'https' : 'http'}://${request.headers.host ?? 'localhost'}${path}`, {
+  return new Request(`${isSecure ? 'https' : 'http'}://${request.headers.host || 'localhost'}${path}`, {
     method: /^(CONNECT|TRACE|TRACK)$/i.test(method) ? 'OPTIONS' : method,
     headers,
     // Node.js has a type of its own for the web's streams, and asks for the way in which a body is sent.

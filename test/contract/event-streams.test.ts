@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { connect as connectSocket } from 'node:net'
 import { adminOf, metric } from '../support/admin.ts'
 import { connect, payloadOf, request } from '../support/client.ts'
 import { openStream } from '../support/event-source.ts'
@@ -230,6 +231,20 @@ describe('an event stream', () => {
     }
     expect(new Set(streams.map(({ retry }) => retry)).size).toBeGreaterThan(1)
     expect(leaving.stderr()).toContain('code=1001')
+  })
+
+  test('that names no host is opened by its path and its query', async () => {
+    const channel = unique('hostless')
+    const socket = connectSocket(program.port, '127.0.0.1')
+    let received = ''
+    socket.on('data', (data) => {
+      received += data
+    })
+    const given = await token({ mode: 'r', channels: [channel, unique('hostless')] })
+    socket.write(`GET /${channel}/${given}?protocol=pgws.json HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n`)
+    await until(() => received.includes('"Connected"'))
+    expect(received).toContain(`"channels":["${channel}"]`)
+    socket.destroy()
   })
 
   test('of the protocol pgws.json gets its objects: Connected first, and the channel of each message', async () => {

@@ -88,6 +88,22 @@ describe('a POST', () => {
     socket.destroy()
   })
 
+  test.each(['HTTP/1.0\r\n', 'HTTP/1.1\r\nHost:\r\n'])(
+    'that names no host is for the channel of its path: %j',
+    async (versionAndHost) => {
+      const channels = [unique('hostless'), unique('hostless')]
+      const given = await token({ mode: 'rw', channels })
+      await using reader = await connect(`${program.origin}/${given}`)
+      const socket = connectSocket(program.port, '127.0.0.1')
+      const answer = new Promise<string>((done) => socket.once('data', (data) => done(String(data))))
+      socket.write(`POST /${channels[1]}/${given} ${versionAndHost}Content-Length: 1\r\n\r\nx`)
+      expect(await answer).toStartWith('HTTP/1.1 204 ')
+      socket.destroy()
+      expect((await post(at(`/${channels[0]}/${given}`), 'y')).status).toBe(204)
+      expect((await reader.take(2)).map((text) => JSON.parse(text).channel)).toEqual([channels[1], channels[0]])
+    },
+  )
+
   test('counts as no connection, opens and closes none, and is counted as a message', async () => {
     await using told = await start({
       PGWS_DB_URI: database().uri,

@@ -104,6 +104,14 @@ export const doors: readonly Mutant[] = [
     title: 'that waits is an internal error',
   },
   {
+    file: 'lib/doors/target.ts',
+    find: "url.startsWith('/') ? 0 : url",
+    replace: 'url',
+    promise: 'A request that names no host is for the channel of its path',
+    test: 'test/contract/posts.test.ts',
+    title: 'that names no host is for the channel of its path',
+  },
+  {
     ...admission,
     find: 'shownPath(readPath(request.url), token)',
     replace: 'shownPath(readPath(request.url), undefined)',
