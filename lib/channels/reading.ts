@@ -81,6 +81,11 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
     for (const channel of channels) write(session, tell({ event: 'MessagesMissed', channel, ...times }))
   }
 
+  /** What it was written last may have shown that it reads too slowly: who was dropped joins nothing that it would never leave. */
+  function joinLive(session: R, channels: readonly string[]): void {
+    if (options.isOpen(session)) for (const channel of channels) session.client.join(channel)
+  }
+
   function end(session: R, resumption: Resumption): void {
     session.resuming?.delete(resumption)
     for (const channel of resumption.channels) hub.readTogether(channel, resumption.reader)
@@ -104,7 +109,7 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
     for (const channel of channels) hub.readAlone(channel, resumption.reader)
     const caughtUp = (): void => {
       end(session, resumption)
-      for (const channel of channels) client.join(channel)
+      joinLive(session, channels)
     }
     catchUp?.(
       {
@@ -134,7 +139,7 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
     begin(session, channels, beginning) {
       if (typeof beginning === 'number' && channels.length > 0) return resume(session, channels, beginning)
       if (beginning === 'lost') missed(session, channels, undefined, Date.now())
-      for (const channel of channels) session.client.join(channel)
+      joinLive(session, channels)
     },
     leave(session, channels) {
       for (const channel of channels) {

@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import type { History, Page } from '../../lib/channels/broker.ts'
 import type { Form } from '../../lib/channels/client.ts'
 import { createHub } from '../../lib/channels/hub.ts'
+import type { Beginning } from '../../lib/channels/reading.ts'
 import { createMetrics } from '../../lib/metrics.ts'
 import { within } from '../../lib/waiting.ts'
 import { createAlone, openFake, protocols } from '../support/sessions.ts'
@@ -57,7 +58,7 @@ function createReaders(sendBufferBytes = 1_000_000) {
     handedOn: () => undefined,
   })
   const sessions = createAlone({ hub, broker: { publish: () => true, history: kept.history }, sendBufferBytes })
-  function resume(beginning: number, protocol = { ...protocols.pgws, form }) {
+  function resume(beginning: Beginning, protocol = { ...protocols.pgws, form }) {
     const client = openFake(sessions, { channels: ['a', 'b'] }, protocol, beginning, (channel, write) =>
       live.set(channel, [...(live.get(channel) ?? []), write]),
     )
@@ -151,6 +152,15 @@ test('a reader that is slow is written no more than it has room for, and all of 
     )
   }
   expect(reader.texts).toEqual(Array.from({ length: 20 }, (_, index) => `${index + 1}@e-${index + 1}`))
+})
+
+test('a reader that is dropped while it is written history, or told that it is gone, joins nothing', async () => {
+  const { publish, resume } = createReaders(40)
+  publish('a', 'x'.repeat(50))
+  const [reader, told] = [resume(0), resume('lost')]
+  await settled()
+  expect([reader.codes, told.codes]).toEqual([[1006], [1006]])
+  expect([reader.joined, told.joined]).toEqual([[], []])
 })
 
 test('history that cannot be read is asked for again, and nobody who left is written to', async () => {

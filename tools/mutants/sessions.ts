@@ -256,6 +256,14 @@ export const sessions: readonly Mutant[] = [
     title: 'on SIGTERM 3,000 accepted messages',
   },
   {
+    file: 'lib/channels/reading.ts',
+    find: 'if (options.isOpen(session)) for',
+    replace: 'for',
+    promise: 'Nothing is kept of a reader that was dropped while it resumed',
+    test: 'test/unit/catch-up.test.ts',
+    title: 'joins nothing',
+  },
+  {
     file: 'lib/channels/catch-up.ts',
     find: 'if (isWritten) number = upTo',
     replace: 'if (isWritten) number = upTo - 1',
