@@ -40,6 +40,8 @@ export interface Protocol {
   readonly form: Form
   /** The text that says what may have been missed; undefined where such clients know no such thing. */
   readonly tell: ((event: ServerEvent) => string) | undefined
+  /** The text that says where in the history of channels a reader begins; absent where such clients are told with something else, or not. */
+  readonly begins?: (position: string) => string
   /** For clients that send commands; undefined where what a client sends is published as it is. */
   readonly commands: Commands | undefined
 }

@@ -3,7 +3,7 @@
 import type { Grant } from '../access/grant.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ClosureCode, Refusal } from '../refusal.ts'
-import type { Broker } from './broker.ts'
+import type { Broker, History } from './broker.ts'
 import { createCatchUp } from './catch-up.ts'
 import type { Client, Protocol } from './client.ts'
 import type { AloneReader, Hub } from './hub.ts'
@@ -51,6 +51,10 @@ export interface ReadingOptions<R> {
   readonly close: (session: R, closure: ClosureCode) => void
   readonly handedOn: (bytes: number, readers: number) => void
 }
+
+/** The position of a reader that begins there. */
+export const startOf = (history: History, beginning: Beginning): string =>
+  history.position(typeof beginning === 'number' ? beginning : history.head)
 
 export function createReadings<R extends Reading>(options: ReadingOptions<R>): Readings<R> {
   const { hub, history, metrics, handedOn } = options
@@ -137,6 +141,8 @@ export function createReadings<R extends Reading>(options: ReadingOptions<R>): R
       return waits.length === 0 ? undefined : Promise.all(waits)
     },
     begin(session, channels, beginning) {
+      const { begins } = session.protocol
+      if (begins && history) write(session, begins(startOf(history, beginning)))
       if (typeof beginning === 'number' && channels.length > 0) return resume(session, channels, beginning)
       if (beginning === 'lost') missed(session, channels, undefined, Date.now())
       joinLive(session, channels)

@@ -5,7 +5,7 @@ import { type CommandCode, commandCode, type Refusal } from '../refusal.ts'
 import { createBeginnings, isBeginning } from './beginning.ts'
 import type { Asked, Broker } from './broker.ts'
 import type { Client, CommandEvent, Id, Protocol, SubscribeCommand } from './client.ts'
-import type { Beginning, Readings } from './reading.ts'
+import { type Beginning, type Readings, startOf } from './reading.ts'
 
 /** What each session keeps for this. */
 export interface Subscribing {
@@ -52,10 +52,7 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
   const { readings, history, write, refuse } = options
   const findBeginning = createBeginnings(history)
 
-  function position(beginning: Beginning): string | null {
-    if (history === undefined) return null
-    return history.position(typeof beginning === 'number' ? beginning : history.head)
-  }
+  const position = (beginning: Beginning): string | null => (history === undefined ? null : startOf(history, beginning))
 
   function beginningOf({ protocol }: S, channel: string, asked: Asked): ReturnType<typeof findBeginning> {
     // Nothing is kept that could lie behind the position.

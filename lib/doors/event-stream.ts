@@ -1,6 +1,6 @@
 /** Owns clients that are event streams: how a text is framed as an event, how streams are written to, and how they end. */
 
-import type { Client, Form, Protocol } from '../channels/client.ts'
+import type { Client, CommandEvent, Form, Protocol } from '../channels/client.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { type ClosureCode, refusals } from '../refusal.ts'
 import type { Sink, StreamSource } from '../runtime/contract.ts'
@@ -26,6 +26,9 @@ export function messageEvent(text: string, position: string | undefined): string
   const id = position === undefined ? '' : `id: ${position}\n`
   return `${id}data: ${text.replaceAll(/\r\n|\r|\n/g, '\ndata: ')}\n\n`
 }
+
+/** An id without data is no event: a reader keeps it, to come back with (HTML section 9.2.6). */
+const positionOnly = (position: string): string => `id: ${position}\n\n`
 
 /** An event of the server itself. */
 export const namedEvent = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
@@ -59,19 +62,24 @@ function lastWords(closure: ClosureCode, expiresAt: number, say: Say): string {
 }
 
 export const createEventStreams = (): EventStreams => ({
-  events: createKind((_, text, position) => messageEvent(text, position), namedEvent, undefined),
+  events: createKind((_, text, position) => messageEvent(text, position), namedEvent, {
+    begins: positionOnly,
+    commands: undefined,
+  }),
   objects: createKind(
     (channel, text, position) => messageEvent(jsonMessage(channel, text, position), position),
     sayObject,
     // Nobody sends commands here. That they could be makes the session speak of itself.
-    { ...jsonCommands, write: (event) => messageEvent(jsonCommands.write(event), undefined) },
+    { commands: { ...jsonCommands, write: (event) => messageEvent(jsonCommands.write(event), positionIn(event)) } },
   ),
 })
 
 const sayObject: Say = (event, data) => messageEvent(JSON.stringify({ event, ...data }), undefined)
 
+const positionIn = (event: CommandEvent): string | undefined => ('position' in event ? event.position : null) ?? undefined
+
 /** Streams that share one form: what they all get is encoded once. */
-function createKind(render: Form['render'], say: Say, commands: Protocol['commands']): StreamKind {
+function createKind(render: Form['render'], say: Say, more: Pick<Protocol, 'begins' | 'commands'>): StreamKind {
   const readers = new Map<string, Set<EventStream>>()
   /** What was published in this tick and is not handed on yet, all of it on one channel. */
   let pending = ''
@@ -110,7 +118,7 @@ function createKind(render: Form['render'], say: Say, commands: Protocol['comman
     },
   }
   return {
-    protocol: { name: 'sse', form, tell: ({ event, ...data }) => say(event, data), commands },
+    protocol: { name: 'sse', form, tell: ({ event, ...data }) => say(event, data), ...more },
     open: (session, sessions) => new EventStream(topics, session, sessions),
   }
 }

@@ -3,6 +3,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Browser, Page } from 'playwright-core'
 import { startBrowser } from '../support/browser.ts'
 import { type Answer, request } from '../support/client.ts'
+import { startJournal } from '../support/journal.ts'
+import { journalVariables } from '../support/journal-server.ts'
 import { freePort } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
@@ -133,6 +135,20 @@ describe('in Chromium', () => {
     const told = `TokenExpired ${JSON.stringify({ expires: exp })}`
     await seen(told)
     expect(await seen('error 2')).toEqual(['open', told, 'error 0', 'error 2'])
+  })
+
+  test('an EventSource that is cut off ahead of its first message gets those of the journal that it missed', async () => {
+    const journal = await startJournal()
+    const env = { ...journalVariables(journal), PGWS_PORT: String(await freePort()) }
+    const first = await start(env)
+    await listen(`http://127.0.0.1:${first.port}/unread/${await token({ mode: 'r' })}`)
+    await seen('open')
+    await first.stop()
+    await journal.sql`select pgws.publish('unread', 'meanwhile')`
+    await using _second = await start(env)
+    await seen('message meanwhile')
+    await page.evaluate(() => (globalThis as unknown as { source: EventSource }).source.close())
+    await journal.stop()
   })
 
   test('an EventSource comes again to a server that was stopped and started, when it was told to', async () => {

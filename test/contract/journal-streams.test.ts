@@ -5,6 +5,7 @@ import { openStream } from '../support/event-source.ts'
 import { withJournalServer } from '../support/journal-server.ts'
 import { unique } from '../support/setup.ts'
 import { token } from '../support/token.ts'
+import { until } from '../support/until.ts'
 
 const server = withJournalServer()
 const { publish, sequenced } = server
@@ -46,6 +47,23 @@ describe('an event stream', () => {
     expect((await empty.next()).data).toBe('3')
   })
 
+  test.each(['', '?protocol=pgws.json'])(
+    'that is cut off ahead of its first message goes on where it began: %j',
+    async (query) => {
+      const channel = unique('unread')
+      await publish(channel, 'earlier')
+      await sequenced()
+      const first = await open(channel, query)
+      await until(() => first.lastId !== '')
+      await first.close()
+      await publish(channel, 'meanwhile')
+      await sequenced()
+      await using again = await open(channel, query, first.lastId)
+      if (query !== '') expect(JSON.parse((await again.next()).data)).toMatchObject({ event: 'Connected' })
+      expect((await again.next()).data).toContain('meanwhile')
+    },
+  )
+
   test('that comes back with a position that is lost is told so, and reads on', async () => {
     const channel = unique('lost')
     await publish(channel, 'before')
@@ -63,10 +81,13 @@ describe('an event stream', () => {
     expect({ ...told, data: JSON.parse(told.data) }).toEqual({
       event: 'MessagesMissed',
       data: { channel, from: null, to: expect.any(Number) },
-      id: '',
+      // What it is to come back with from now on.
+      id: expect.stringMatching(/-\d+$/),
     })
     await publish(channel, 'behind')
     expect((await stream.next()).data).toBe('behind')
+    await using again = await open(channel, '', told.id)
+    expect((await again.next()).data).toBe('behind')
   })
 
   test('of the protocol pgws.json has the position in its objects and as its id', async () => {

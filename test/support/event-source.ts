@@ -18,6 +18,8 @@ export interface EventStream extends AsyncDisposable {
   take(count: number): Promise<StreamEvent[]>
   /** Resolves when a comment has come since it was last asked. */
   comment(): Promise<string>
+  /** What a browser would come back with. */
+  readonly lastId: string
   /** Milliseconds after which to come again, as the stream said last. */
   readonly retry: number | undefined
   /** Whether it ended as it should, and not cut off. */
@@ -69,7 +71,7 @@ function createReader(dispatch: (event: StreamEvent) => void, commented: (text: 
     else if (name === 'id' && !value.includes('\0')) id = value
     else if (name === 'retry' && /^\d+$/.test(value)) retry = Number(value)
   })
-  return { push, retry: () => retry }
+  return { push, retry: () => retry, lastId: () => id }
 }
 
 /** Opens a stream; resolves once its headers are there. */
@@ -133,6 +135,9 @@ export async function openStream(
       return events
     },
     comment: () => new Promise((resolve) => comments.push(resolve)),
+    get lastId() {
+      return reader.lastId()
+    },
     get retry() {
       return reader.retry()
     },

@@ -257,6 +257,14 @@ export const sessions: readonly Mutant[] = [
   },
   {
     file: 'lib/channels/reading.ts',
+    find: 'write(session, begins(startOf(history, beginning)))',
+    replace: '{}',
+    promise: 'A stream that is cut off ahead of its first message goes on where it began',
+    test: 'test/contract/journal-streams.test.ts',
+    title: 'that is cut off ahead of its first message',
+  },
+  {
+    file: 'lib/channels/reading.ts',
     find: 'if (options.isOpen(session)) for',
     replace: 'for',
     promise: 'Nothing is kept of a reader that was dropped while it resumed',
