@@ -90,6 +90,17 @@ describe('an event stream', () => {
     expect((await again.next()).data).toBe('behind')
   })
 
+  test('of a channel with a NUL, on which nothing is kept, has the history of the others', async () => {
+    const channel = unique('beside')
+    await publish(channel, '1')
+    await sequenced()
+    const given = await token({ mode: 'r', channels: [`${channel}\0`, channel] })
+    await using stream = await openStream(`http://127.0.0.1:${server.program.port}/${given}?last=5`)
+    expect((await stream.next()).data).toBe('1')
+    await using alone = await open(encodeURIComponent(`${channel}\0`), '?last=5')
+    expect(alone.status).toBe(200)
+  })
+
   test('of the protocol pgws.json has the position in its objects and as its id', async () => {
     const channel = unique('objects')
     await using stream = await open(channel, '?protocol=pgws.json')

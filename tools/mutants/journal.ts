@@ -49,6 +49,14 @@ export const journal: readonly Mutant[] = [
     promise: 'What the tables hold beyond what was received comes live alone',
   },
   {
+    file: `${folder}/journal.ts`,
+    find: "channels.filter((channel) => !channel.includes('\\0'))",
+    replace: 'channels',
+    promise: 'A channel that PostgreSQL cannot be asked for keeps no reader from history',
+    test: 'test/contract/journal-streams.test.ts',
+    title: 'of a channel with a NUL',
+  },
+  {
     ...schema,
     find: 'if earlier is not null then',
     replace: 'if false then',

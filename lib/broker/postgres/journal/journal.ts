@@ -81,7 +81,6 @@ const READ = `select position::float8 as number, channel, payload
   from pgws.read_channels(array(select json_array_elements_text($1::text::json)), $2::text::bigint, $3::text::int, $4::text::int)`
 
 const NEWEST = 'select pgws.newest(array(select json_array_elements_text($1::text::json)), $2::text::int)::float8 as number'
-
 const HEAD = 'select head::float8 as head from pgws.stand()'
 
 export function createJournal(options: JournalOptions): Journal {
@@ -111,9 +110,8 @@ export function createJournal(options: JournalOptions): Journal {
     pages.tables++
     const received = follower.pages.head
     try {
-      const found = (await tables.query(READ, [JSON.stringify(channels), String(number), String(PAGE), String(PAGE_BYTES)])).map(
-        entryOf,
-      )
+      const rows = await tables.query(READ, [asParameter(channels), ...[number, PAGE, PAGE_BYTES].map(String)])
+      const found = rows.map(entryOf)
       // What was not received yet comes live.
       const entries = found.filter((entry) => entry.number <= follower.pages.head)
       if (entries.length < found.length) return { entries, upTo: follower.pages.head, isEnd: false }
@@ -128,7 +126,7 @@ export function createJournal(options: JournalOptions): Journal {
   async function newestInTables(channels: readonly string[], count: number): Promise<number> {
     // What is published while the tables are asked lies behind this.
     const { head } = follower.pages
-    const [row] = await tables.query(NEWEST, [JSON.stringify(channels), String(count)])
+    const [row] = await tables.query(NEWEST, [asParameter(channels), String(count)])
     return row?.number == null ? head : Math.min(Number(row.number), follower.pages.head)
   }
 
@@ -198,6 +196,9 @@ export function createJournal(options: JournalOptions): Journal {
     },
   }
 }
+
+/** No text of PostgreSQL holds a NUL: it refuses to be asked for such a channel, on which nothing is kept. */
+const asParameter = (channels: readonly string[]): string => JSON.stringify(channels.filter((channel) => !channel.includes('\0')))
 
 interface Tables {
   query(statement: string, parameters?: readonly string[]): Promise<readonly Row[]>
