@@ -1,4 +1,6 @@
 /** Owns the process: its flags, its configuration, its start, its signals and its exit code. */
+// Ahead of the others, whose loading takes most of a start.
+import './lib/hangup.ts'
 import { readFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import process from 'node:process'

@@ -1,10 +1,12 @@
 import { afterAll, expect, test } from 'bun:test'
+import { spawnSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { askUpgrade, connect, payloadOf } from '../support/client.ts'
-import { start } from '../support/program.ts'
+import { launch, start } from '../support/program.ts'
 import { database } from '../support/setup.ts'
 import { secret, token } from '../support/token.ts'
 
@@ -35,6 +37,22 @@ const seen = (port: number, signed: string): Promise<[name: string, status: stri
 
 /** What comes within 8 s, or undefined. */
 const soon = <T>(promise: Promise<T>): Promise<T | undefined> => Promise.race([promise, Bun.sleep(8000).then(() => undefined)])
+
+test('SIGHUP while the program starts does not end it', async () => {
+  // The start waits for what the pipe holds.
+  const pipe = join(folder, 'pipe')
+  spawnSync('mkfifo', [pipe])
+  const starting = launch({ PGWS_DB_URI: `@${pipe}` })
+  const writer = await open(pipe, 'w')
+  // SIGHUP reads it again.
+  writeFileSync(join(folder, 'uri'), database().uri)
+  renameSync(join(folder, 'uri'), pipe)
+  starting.signal('SIGHUP')
+  await writer.write(database().uri)
+  await writer.close()
+  await starting.logged(/info: listening /)
+  expect(await starting.stop()).toBe(0)
+})
 
 test('a mounted secret and certificate are taken over without a signal, and faulty ones are not', async () => {
   const fresh = 'fresh-secret-fresh-secret-fresh-secret'

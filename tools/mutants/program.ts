@@ -187,6 +187,14 @@ export const program: readonly Mutant[] = [
     title: 'what is notified after a client has seen',
   },
   {
+    file: 'lib/hangup.ts',
+    find: "process.on('SIGHUP', () => undefined)",
+    replace: 'void process',
+    promise: 'SIGHUP ends no start',
+    test: 'test/contract/watch.test.ts',
+    title: 'SIGHUP while the program starts',
+  },
+  {
     file: 'lib/doors/static.ts',
     find: "return refuse('PATH_FORBIDDEN')\n    const stats",
     replace: 'console.error(path)\n    const stats',
