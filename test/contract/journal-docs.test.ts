@@ -55,7 +55,7 @@ beforeAll(async () => {
   for (const role of ['app', 'websockets', 'stranger'])
     await owner.unsafe(`create role ${role} login password '${server.password}'`)
   const installed = shell(block('sh', '--install'))
-  expect(installed).toMatchObject({ status: 0, stdout: "installed the journal's schema pgws, version 1\n" })
+  expect(installed).toMatchObject({ status: 0, stdout: "installed the journal's schema pgws, version 2\n" })
   await owner.unsafe(block('sql', 'grant execute on all functions'))
   program = launch(env('websockets'), ['-c', block('sh', 'PGWS_JOURNAL=True')], 'sh')
   origin = `ws://127.0.0.1:${await program.bound()}`

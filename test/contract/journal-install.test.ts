@@ -1,7 +1,7 @@
 /** `--install` and `--print-sql`: into what they install, who may, and what is told. */
 import { describe, expect, test } from 'bun:test'
 import postgres from 'postgres'
-import { faultOfSchema, schema, schemaVersion } from '../../lib/broker/postgres/journal/install.ts'
+import { faultOfSchema, schema, schemaVersion } from '../../lib/database/schema/install.ts'
 import { launch } from '../support/program.ts'
 import { database, sql, unique } from '../support/setup.ts'
 

@@ -1,5 +1,6 @@
 /** What whoever runs a server with the journal sees of it: checks, faults at the start, readiness and metrics. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { schemaVersion } from '../../lib/database/schema/install.ts'
 import { adminOf, metric, readiness } from '../support/admin.ts'
 import { connect } from '../support/client.ts'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
@@ -55,10 +56,10 @@ describe('--check and a start', () => {
     expect(await check(env)).toEqual([expect.stringMatching(/^✗ journal: .*no schema pgws.*--install/), 1])
     await journal.sql`update pgws.settings set version = 0`
     expect(await check({})).toEqual([
-      expect.stringMatching(/^✗ journal: .*has version 0, and this program needs 1.*--install/),
+      expect.stringMatching(new RegExp(`^✗ journal: .*has version 0, and this program needs ${schemaVersion}.*--install`)),
       1,
     ])
-    await journal.sql`update pgws.settings set version = 1`
+    await journal.sql`update pgws.settings set version = ${schemaVersion}`
     await bare.stop()
   })
 

@@ -1,6 +1,6 @@
 /** Owns a database of its own with the journal installed, for tests of the journal alone. */
 import postgres from 'postgres'
-import { schema } from '../../lib/broker/postgres/journal/install.ts'
+import { schema } from '../../lib/database/schema/install.ts'
 import { type Postgres, startPostgres } from './postgres.ts'
 
 export interface JournalDatabase {

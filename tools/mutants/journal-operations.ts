@@ -31,7 +31,7 @@ export const journalOperations: readonly Mutant[] = [
     title: '/ready says 503 while the journal cannot be read',
   },
   {
-    file: `${folder}/schema.sql`,
+    file: 'lib/database/schema/journal.sql',
     ...operations,
     find: 'from pg_snapshot_xip(head.snapshot) as under_way(xid) join pgws.messages m on m.xid = under_way.xid\n        where m.cluster = pgws.cluster()\n        limit 1',
     replace: 'from pgws.messages m where false',

@@ -2,7 +2,7 @@
 import type { Mutant } from './mutant.ts'
 
 const folder = 'lib/broker/postgres/journal'
-const schema = { file: `${folder}/schema.sql`, test: 'test/contract/journal-sql.test.ts' }
+const schema = { file: 'lib/database/schema/journal.sql', test: 'test/contract/journal-sql.test.ts' }
 const property = { test: 'test/system/journal/property.test.ts' }
 
 export const journal: readonly Mutant[] = [

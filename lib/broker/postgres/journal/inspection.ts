@@ -1,6 +1,6 @@
 /** Owns whether the journal of a database can be used, by this role and with this retention, and what it holds. */
 import { asDatabaseError, type Connection } from '../../../database/connection.ts'
-import { faultOfSchema } from './install.ts'
+import { faultOfSchema } from '../../../database/schema/install.ts'
 
 type Session = Pick<Connection, 'query'>
 
@@ -32,11 +32,29 @@ export async function readHoldings(session: Session, after: number): Promise<Hol
   return { messages: Number(messages), bytes: Number(bytes), age: Number(age), lag: Number(lag) }
 }
 
+/** What connections.sql makes: the journal needs none of it. */
+const OTHERS = [
+  'presence',
+  'order_end',
+  'disconnect',
+  'revoke',
+  'authorize_again',
+  'claims_of',
+  'address_of',
+  'tell_presence',
+  'remove_server',
+  'connections_begin',
+  'connections_write',
+  'connections_look',
+  'connections_end',
+]
+
 async function faultOfRights(session: Session): Promise<string | undefined> {
   const [lacking] = await session.query(
     `select p.oid::regprocedure::text as name, quote_ident(current_user) as role from pg_proc p
-    where p.pronamespace = to_regnamespace('pgws') and not has_function_privilege(p.oid, 'execute')
+    where p.pronamespace = to_regnamespace('pgws') and not has_function_privilege(p.oid, 'execute') and p.proname <> all ($1)
     order by 1 limit 1`,
+    [`{${OTHERS.join(',')}}`],
   )
   if (lacking === undefined) return undefined
   return `the role ${lacking.role} may not execute ${lacking.name}: grant execute on all functions in schema pgws to ${lacking.role}`

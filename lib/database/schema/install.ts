@@ -1,12 +1,13 @@
-/** Owns the journal's schema as the program sees it: its SQL, its installation, and whether what a database holds fits. */
-import { type Connection, type Database, DatabaseError } from '../../../database/connection.ts'
-import schema from './schema.sql' with { type: 'text' }
+/** Owns the schema `pgws` as the program sees it: its SQL, its installation, and whether what a database holds fits. */
+import { type Connection, type Database, DatabaseError } from '../connection.ts'
+import connections from './connections.sql' with { type: 'text' }
+import journal from './journal.sql' with { type: 'text' }
 
 /** What `--print-sql` prints and `--install` runs: one transaction, which may be run again at any time. */
-export { schema }
+export const schema = `${journal}\n${connections}\ncommit;\n`
 
 /** The version that `schema` installs, as `pgws.version()` tells it. */
-export const schemaVersion = 1
+export const schemaVersion = 2
 
 /** From which version to which; undefined where there was no schema. */
 export interface Installation {

@@ -8,12 +8,14 @@
 --     batches        one row a look that found something: how far the journal reaches, and what that look could see
 --
 -- Rows are only inserted. Each of these tables is four tables, of which one is filled at a time and one is emptied by TRUNCATE.
+--
+-- The transaction that begins here is committed behind connections.sql.
 begin isolation level read committed read write;
 set local client_min_messages = warning;
 
 do $$
 declare
-  known constant int := 1;
+  known constant int := 2;
   installed int;
 begin
   -- Two installations at once: the second one waits, and then finds everything there.
@@ -43,7 +45,7 @@ create table if not exists pgws.settings (
   kept bigint not null default 1
 );
 
-insert into pgws.settings (version) values (1) on conflict (is_only) do update set version = excluded.version;
+insert into pgws.settings (version) values (2) on conflict (is_only) do update set version = excluded.version;
 
 -- Where history may have forked: another cluster (a dump that was restored), or another timeline (a replica that was promoted).
 create table if not exists pgws.epochs (
@@ -918,5 +920,3 @@ end
 $$;
 
 revoke all on all functions in schema pgws from public;
-
-commit;
