@@ -1,4 +1,4 @@
-/** Owns how one connection to one host is opened: whether the server fits, and no time limit of the role ends the session. */
+/** Owns how one connection to one host is opened: whether the server fits, and no setting of the role gets in the session's way. */
 import { type Connection, DatabaseError, type ListeningConnection, type Notified } from './connection.ts'
 import { type Conninfo, type Host, place } from './conninfo.ts'
 import { createConnection } from './protocol.ts'
@@ -24,7 +24,7 @@ export async function openConnection(
   const timer = setTimeout(() => connection.close(late), conninfo.connectTimeout)
   try {
     if (listening) await unlessCanceled(() => connection.listenFirst(listening.channel, listening.notified))
-    await liftTimeouts(connection)
+    await overrideSettings(connection)
     const [found] = await connection.query(
       `select current_setting('server_version') as version, pg_is_in_recovery() as replica,
         current_setting('transaction_read_only') = 'on' as readonly, pid::text,
@@ -68,14 +68,16 @@ async function unlessCanceled(run: () => Promise<unknown>): Promise<void> {
 
 /**
  * Switches off the time limits that a role or database sets for people's sessions. They would end a session that only listens, again
- * and again, or a statement that waits for its turn. Not every version of PostgreSQL knows each of them. They are not set among the
+ * and again, or a statement that waits for its turn. Not every version of PostgreSQL knows each of them. And what waits for another
+ * transaction must see what that has committed: so isolation is what it is by default. They are not set among the
  * startup parameters, because poolers refuse them there.
  */
-async function liftTimeouts(connection: Pick<Connection, 'query'>): Promise<void> {
+async function overrideSettings(connection: Pick<Connection, 'query'>): Promise<void> {
   await unlessCanceled(() => connection.query('set statement_timeout = 0'))
   await connection.query(
     `select set_config(name, '0', false) from pg_settings
-      where name in ('lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`,
+      where name in ('lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
+      union all select set_config('default_transaction_isolation', 'read committed', false)`,
   )
 }
 

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import postgres from 'postgres'
+import { schemaVersion } from '../../lib/broker/postgres/journal/install.ts'
 import { type Client, connect } from '../support/client.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { commandLine, type Environment, launch } from '../support/program.ts'
@@ -55,7 +56,7 @@ beforeAll(async () => {
   for (const role of ['app', 'websockets', 'stranger'])
     await owner.unsafe(`create role ${role} login password '${server.password}'`)
   const installed = shell(block('sh', '--install'))
-  expect(installed).toMatchObject({ status: 0, stdout: "installed the journal's schema pgws, version 2\n" })
+  expect(installed).toMatchObject({ status: 0, stdout: `installed the journal's schema pgws, version ${schemaVersion}\n` })
   await owner.unsafe(block('sql', 'grant execute on all functions'))
   program = launch(env('websockets'), ['-c', block('sh', 'PGWS_JOURNAL=True')], 'sh')
   origin = `ws://127.0.0.1:${await program.bound()}`

@@ -59,13 +59,18 @@ describe('--install', () => {
     expect(await version(place.session)).toBe(schemaVersion)
   })
 
-  test('upgrades an older version, and leaves a newer one alone', async () => {
+  test('upgrades an older version, also for the role of a server, and leaves a newer one alone', async () => {
     await using place = await empty()
     await install(place.uri)
-    await place.session.unsafe('update pgws.settings set version = 0; drop function pgws.history')
+    await place.session.unsafe('grant execute on all functions in schema pgws to pg_monitor')
+    await place.session.unsafe('update pgws.settings set version = 1; drop function pgws.publish_batch; drop table pgws.sent')
     expect(await faultOfSchema(asConnection(place.session))).toContain('--install')
-    expect((await install(place.uri)).said).toBe(`upgraded the journal's schema pgws from version 0 to ${schemaVersion}\n`)
-    await place.session`select pgws.history('chat')`
+    expect((await install(place.uri)).said).toBe(`upgraded the journal's schema pgws from version 1 to ${schemaVersion}\n`)
+    const [found] = await place.session`select has_function_privilege('pg_monitor', p.oid, 'execute') as server,
+        has_function_privilege('pg_read_all_data', p.oid, 'execute') as public
+      from pg_proc p where p.proname = 'publish_batch'`
+    expect(found).toEqual({ server: true, public: false })
+    await place.session`select pgws.publish_batch(gen_random_uuid(), 1, '{chat}', '{x}', '{}')`
     await place.session`update pgws.settings set version = 1000`
     const { code, said } = await install(place.uri)
     expect({ code, said }).toEqual({ code: 1, said: expect.stringContaining('has version 1000') })

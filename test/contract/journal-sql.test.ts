@@ -156,7 +156,7 @@ test('a batch of the server is one transaction, in its order, and once however o
     ['1', '2'],
     ['7', '8'],
   ] as const)
-    await sql.unsafe(statement, [after, number, ...parameters(messages, texts)])
+    await sql.unsafe(statement, [after, number, ...parameters(messages, texts, 1)])
   expect(await published()).toEqual(texts)
 })
 

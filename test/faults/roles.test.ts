@@ -87,3 +87,12 @@ test("the process of a session is found again by its start, whatever the roles' 
   }
   session.close()
 })
+
+test('a session sees what was committed while it waited, whatever isolation is the default of its role', async () => {
+  for (const level of ['repeatable read', 'serializable']) {
+    const conninfo = parseConninfo(await roleWith({ default_transaction_isolation: level }), {}, readFileSync, '')
+    const session = await createDatabase(() => conninfo, 0).connect()
+    expect(await session.query('show transaction_isolation')).toEqual([{ transaction_isolation: 'read committed' }])
+    session.close()
+  }
+})

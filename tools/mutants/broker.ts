@@ -172,7 +172,7 @@ export const broker: readonly Mutant[] = [
   },
   {
     file: 'lib/database/opening.ts',
-    find: 'await liftTimeouts(connection)',
+    find: 'await overrideSettings(connection)',
     replace: '',
     promise: "A role's time limits end no session of the server",
     test: 'test/faults/roles.test.ts',

@@ -8,8 +8,8 @@ export interface Carrier {
    * rolls back with a failed statement. Answers with the batch's own number ($2) when it was taken.
    */
   readonly statement: string
-  /** What stands behind the two numbers. */
-  parameters(messages: readonly Envelope[], texts: readonly string[]): readonly string[]
+  /** What stands behind the two numbers. @param first the number of the first message; those of a pipeline are consecutive. */
+  parameters(messages: readonly Envelope[], texts: readonly string[], first: number): readonly string[]
 }
 
 /** Stands between the texts of a batch. JSON text never holds it: RFC 8259 has control characters escaped in strings. */
@@ -23,22 +23,20 @@ export const createNotifying = (channel: string): Carrier => ({
   parameters: (_, texts) => [channel, texts.join(SEPARATOR)],
 })
 
-/** Each text has a key, its sender's or one of ours, so that one that is sent again, for its answer was lost, is published once. */
+/** The database keeps how far this process has come, so that what is sent again, for its answer was lost, is published once. */
 export function createKeeping(): Carrier {
   const sender = crypto.randomUUID()
   return {
-    statement: `select set_config('pgws.batch', case when count(pgws.publish(m.channel, m.payload, m.key)) > 0 then $2 else '' end, false) as taken
-      from unnest(
-        array(select json_array_elements_text($3::text::json)), string_to_array($4, '${SEPARATOR}'), array(select json_array_elements_text($5::text::json))
-      ) as m(channel, payload, key)
+    statement: `select set_config('pgws.batch', $2, false) as taken,
+      pgws.publish_batch($3::text::uuid, $4::text::bigint, array(select json_array_elements_text($5::text::json)),
+        string_to_array($6, '${SEPARATOR}'), array(select json_array_elements_text($7::text::json)))
       where $1 = '' or (select current_setting('pgws.batch', true)) = $1`,
-    parameters: (messages, texts) => [
+    parameters: (messages, texts, first) => [
+      sender,
+      String(first),
       JSON.stringify(messages.map(({ channel }) => channel)),
       texts.join(SEPARATOR),
-      JSON.stringify(messages.map(({ key, head }, index) => key ?? `${sender} ${stampIn(texts[index] ?? '', head)}`)),
+      messages.some(({ key }) => key !== undefined) ? JSON.stringify(messages.map(({ key }) => key ?? null)) : '[]',
     ],
   }
 }
-
-/** The time stamp of a text, of which no two of a process have the same. */
-const stampIn = (text: string, head: string): string => text.slice(head.length, text.indexOf('}', head.length))

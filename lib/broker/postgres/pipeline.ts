@@ -44,9 +44,11 @@ const MOST_UNDER_WAY = 4
 /** SQLSTATE of a notification queue that has no room for a batch; a part of the batch may fit. */
 const QUEUE_FULL = '54000'
 
-/** Messages of one statement, with their texts, which stay the same however often they are sent. */
+/** Messages of one statement, with their numbers and texts, which stay the same however often they are sent. */
 interface Batch<M> {
   readonly carrier: Carrier
+  /** The number of the first message. */
+  readonly first: number
   readonly messages: readonly M[]
   readonly texts: readonly string[]
 }
@@ -64,6 +66,7 @@ export function createPipeline<M extends Envelope>(connected: () => Promise<Conn
   /** Batches to be sent again. The next one is the last. */
   const again: Batch<M>[] = []
   let posted = 0
+  let numbered = 0
   let stamp = 0
 
   function stamped(messages: readonly M[]): readonly string[] {
@@ -79,10 +82,10 @@ export function createPipeline<M extends Envelope>(connected: () => Promise<Conn
     sent.push({ batch, answer: answerTo(batch, after, String(++posted)) })
   }
 
-  async function answerTo({ carrier, messages, texts }: Batch<M>, after: string, number: string): Sent<M>['answer'] {
+  async function answerTo({ carrier, first, messages, texts }: Batch<M>, after: string, number: string): Sent<M>['answer'] {
     try {
       const session = await connected()
-      const [row] = await session.query(carrier.statement, [after, number, ...carrier.parameters(messages, texts)])
+      const [row] = await session.query(carrier.statement, [after, number, ...carrier.parameters(messages, texts, first)])
       return row?.taken === number ? undefined : new DatabaseError('the batch ahead was not taken', 'BEHIND', false)
     } catch (error) {
       return asDatabaseError(error)
@@ -109,10 +112,10 @@ export function createPipeline<M extends Envelope>(connected: () => Promise<Conn
     return isPassing ? { kind: 'delayed', fault } : { kind: 'halved' }
   }
 
-  function split({ carrier, messages, texts }: Batch<M>): void {
+  function split({ carrier, first, messages, texts }: Batch<M>): void {
     const half = messages.length >> 1
-    again.push({ carrier, messages: messages.slice(half), texts: texts.slice(half) })
-    again.push({ carrier, messages: messages.slice(0, half), texts: texts.slice(0, half) })
+    again.push({ carrier, first: first + half, messages: messages.slice(half), texts: texts.slice(half) })
+    again.push({ carrier, first, messages: messages.slice(0, half), texts: texts.slice(0, half) })
   }
 
   return {
@@ -120,7 +123,10 @@ export function createPipeline<M extends Envelope>(connected: () => Promise<Conn
       return [...again, ...sent.map(({ batch }) => batch)].reduce((sum, { messages }) => sum + messages.length, 0)
     },
     takes: (isFull) => again.length === 0 && (sent.length === 0 || (isFull && sent.length < MOST_UNDER_WAY)),
-    post: (messages, carrier) => send({ carrier, messages, texts: stamped(messages) }),
+    post(messages, carrier) {
+      send({ carrier, first: numbered + 1, messages, texts: stamped(messages) })
+      numbered += messages.length
+    },
     resume() {
       const next = sent.length === 0 ? again.pop() : undefined
       if (next) send(next)

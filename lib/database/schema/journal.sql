@@ -105,6 +105,14 @@ create table if not exists pgws.keys (
   key text collate "C" not null
 ) partition by list (slot);
 
+-- How far each server has come that publishes for its clients. Filled and emptied as the keys are: a batch that is sent again within the
+-- hour is published once.
+create table if not exists pgws.sent (
+  sender uuid not null,
+  last bigint not null,
+  slot smallint not null
+) partition by list (slot);
+
 do $$
 begin
   for slot in 0..3 loop
@@ -124,6 +132,9 @@ begin
       create table if not exists pgws.keys_N partition of pgws.keys for values in (N);
       create index if not exists keys_N_hash on pgws.keys_N (hash);
       create index if not exists keys_N_xid on pgws.keys_N (xid);
+
+      create table if not exists pgws.sent_N partition of pgws.sent for values in (N);
+      create index if not exists sent_N_last on pgws.sent_N (sender, last);
     $sql$, 'N', slot::text);
   end loop;
 end
@@ -224,6 +235,56 @@ begin
     values (hash_of_key, pgws.cluster(), own, clock_timestamp(), count, pgws.slot(1800), place, publish.channel, publish.key);
   end if;
   perform set_config('pgws.mark', concat_ws(' ', own, place, count), true);
+end
+$$;
+
+-- Publishes what clients sent to a server, in its order, less what it published before. The server gives its messages consecutive numbers,
+-- `first` is that of the first one here, and it sends none while an earlier one may have to be sent again: so the highest number that
+-- is published says of each message whether it is. After a lost answer two sessions may send the same. The second one waits for
+-- the end of the first one's transaction, and then sees what that published.
+create or replace function pgws.publish_batch(sender uuid, first bigint, channels text[], payloads text[], keys text[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  size constant int := cardinality(channels);
+  highest bigint;
+  next int;
+  beyond int;
+  mark text[];
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'pgws.publish_batch: must see what was committed while it waited: run it in read committed';
+  end if;
+  perform pg_advisory_xact_lock(1885828980, uuid_hash(publish_batch.sender));
+  highest := (select s.last from pgws.sent s where s.sender = publish_batch.sender order by s.last desc limit 1);
+  if highest >= publish_batch.first + size - 1 then
+    return;
+  end if;
+  next := greatest(highest - publish_batch.first + 1, 0) + 1;
+  while next <= size loop
+    perform pgws.publish(channels[next], payloads[next], keys[next]);
+    next := next + 1;
+    mark := string_to_array(current_setting('pgws.mark', true), ' ');
+    -- Those that follow the message of this transaction have no key, and go at once.
+    if mark[1] = pg_current_xact_id_if_assigned()::text then
+      beyond := coalesce(
+        (select min(k.index) from unnest(keys) with ordinality as k(key, index) where k.key is not null and k.index >= next), size + 1
+      );
+      -- Refuses what is wrong with the first that does not fit.
+      perform pgws.publish(m.channel, m.payload)
+      from unnest(channels[next:beyond - 1], payloads[next:beyond - 1]) as m(channel, payload)
+      where (octet_length(m.channel) between 1 and 1024 and octet_length(m.payload) <= 1048576) is not true
+      limit 1;
+      insert into pgws.messages (cluster, xid, published_at, number, slot, has_key, channel, payload)
+      select pgws.cluster(), mark[1]::xid8, clock_timestamp(), mark[3]::int + m.index, mark[2]::smallint, false, m.channel, m.payload
+      from unnest(channels[next:beyond - 1], payloads[next:beyond - 1]) with ordinality as m(channel, payload, index);
+      perform set_config('pgws.mark', concat_ws(' ', mark[1], mark[2], mark[3]::int + beyond - next), true);
+      next := beyond;
+    end if;
+  end loop;
+  insert into pgws.sent (sender, last, slot) values (publish_batch.sender, publish_batch.first + size - 1, pgws.slot(1800));
 end
 $$;
 
@@ -861,9 +922,9 @@ create or replace function pgws.empty_keys(place int) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (select from pgws.keys k where k.slot = place) then
-    execute format('lock table pgws.keys_%s in access exclusive mode nowait', place);
-    execute format('truncate pgws.keys_%s', place);
+  if exists (select from pgws.keys k where k.slot = place) or exists (select from pgws.sent s where s.slot = place) then
+    execute format('lock table pgws.keys_%s, pgws.sent_%s in access exclusive mode nowait', place, place);
+    execute format('truncate pgws.keys_%s, pgws.sent_%s', place, place);
   end if;
 exception when lock_not_available then
   null;
@@ -916,6 +977,22 @@ begin
       )
     ) waits
   ), 0);
+end
+$$;
+
+-- A function that came with an upgrade is for those whom the sequencer's are for: a server's role.
+do $$
+declare
+  lacking record;
+begin
+  for lacking in
+    select made.oid::regprocedure as function, given.grantee::regrole as role
+    from pg_proc known cross join aclexplode(known.proacl) as given cross join pg_proc made
+    where known.oid = 'pgws.look'::regproc and given.privilege_type = 'EXECUTE' and given.grantee not in (0, known.proowner)
+      and made.pronamespace = 'pgws'::regnamespace and made.proacl is null
+  loop
+    execute format('grant execute on function %s to %s', lacking.function, lacking.role);
+  end loop;
 end
 $$;
 

@@ -99,9 +99,8 @@ export function createSequencer(options: SequencerOptions): Sequencer {
 
   /** @returns for how many seconds each table is filled. */
   async function begin(ask: Ask): Promise<number> {
-    // A position that a crash takes back would be given twice; and a table is emptied only by who sees what was committed meanwhile.
+    // A position that a crash takes back would be given twice.
     await ask("select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'")
-    await ask("select set_config('default_transaction_isolation', 'read committed', false)")
     const { seconds } = await ask(BEGIN_SESSION, [retention])
     backoff.reset()
     return Number(seconds)
