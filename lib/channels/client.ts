@@ -30,8 +30,10 @@ export interface Form {
    * @param position where it stands in the history of channels; undefined where that is not kept.
    */
   render(channel: string, text: string, position: string | undefined): string
-  /** Hands a rendered text to every client of this form that joined the channel. */
-  publish(channel: string, rendered: string): void
+  /** What the clients of this form that joined the channel are reached by. Asked for once, and not for each message. */
+  topic(channel: string): string
+  /** Hands a rendered text to every client of this form that joined the channel of the topic. */
+  publish(topic: string, rendered: string): void
 }
 
 /** The subprotocol that a client uses. */

@@ -43,6 +43,7 @@ interface Readers {
 
 interface FormReaders {
   readonly form: Form
+  readonly topic: string
   count: number
 }
 
@@ -65,10 +66,10 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       if (known) {
         const same = known.forms.find((readers) => readers.form === form)
         if (same) same.count++
-        else known.forms = [...known.forms, { form, count: 1 }]
+        else known.forms = [...known.forms, firstReader(form, channel)]
         return known.following
       }
-      const readers: Readers = { forms: [{ form, count: 1 }], alone: undefined, following: undefined }
+      const readers: Readers = { forms: [firstReader(form, channel)], alone: undefined, following: undefined }
       channels.set(channel, readers)
       readers.following = broker.follow(channel)?.then((refusal) => {
         // A refused reader may still wait for another channel. Until it leaves, readers that join must be refused too.
@@ -101,9 +102,9 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
       }
       const readers = channels.get(channel)
       if (!readers) return
-      for (const { form, count } of readers.forms) {
+      for (const { form, topic, count } of readers.forms) {
         const rendered = form.render(channel, text, position)
-        form.publish(channel, rendered)
+        form.publish(topic, rendered)
         const bytes = Buffer.byteLength(rendered)
         read.deliveries += count
         read.bytes += count * bytes
@@ -114,6 +115,8 @@ export function createHub({ broker, metrics, handedOn }: HubOptions): Hub {
     },
   }
 }
+
+const firstReader = (form: Form, channel: string): FormReaders => ({ form, topic: form.topic(channel), count: 1 })
 
 /** Whether a name matches one of the patterns, in which `*` stands for any text. */
 export function createMatcher(patterns: readonly string[]): (name: string) => boolean {

@@ -95,6 +95,7 @@ function createKind(render: Form['render'], say: Say, more: Pick<Protocol, 'begi
 
   const form: Form = {
     render,
+    topic: (channel) => channel,
     publish(channel, rendered) {
       if (channel !== pendingChannel || pending.length > PIECE_LENGTH) handOn()
       if (pending === '') queueMicrotask(handOn)

@@ -13,20 +13,20 @@ export interface Protocols {
   readonly 'pgws.json': Protocol
 }
 
-/** @param publish as the running server's, which comes to be only after what is spoken over it. */
+/**
+ * No channel's name makes a topic that of another form.
+ *
+ * @param publish as the running server's, which comes to be only after what is spoken over it.
+ */
 export function createProtocols(publish: RunningServer['publish']): Protocols {
-  const text: Form = { render: (_, text) => text, publish: (channel, text) => publish(topic('plain', channel), text) }
-  const json: Form = { render: jsonMessage, publish: (channel, text) => publish(topic('pgws.json', channel), text) }
+  const text: Form = { render: (_, text) => text, topic: (channel) => `text:${channel}`, publish }
+  const json: Form = { render: jsonMessage, topic: (channel) => `json:${channel}`, publish }
   return {
     plain: { name: 'plain', form: text, tell: undefined, commands: undefined },
     pgws: { name: 'pgws', form: text, tell: JSON.stringify, commands: undefined },
     'pgws.json': { name: 'pgws.json', form: json, tell: JSON.stringify, commands: jsonCommands },
   }
 }
-
-/** What is published to the readers of a channel's form. No channel's name makes it another's. */
-const topic = (protocol: Protocol['name'], channel: string): string =>
-  protocol === 'pgws.json' ? `json:${channel}` : `text:${channel}`
 
 /** What the runtime is to do with sockets. */
 export function createSocketHandlers(sessions: Sessions): Omit<Handlers<Session>, 'request' | 'paused' | 'resumed'> {
@@ -66,7 +66,7 @@ class WebSocketClient implements Client {
   }
 
   private topic(channel: string): string {
-    return topic(this.socket.data.protocol.name, channel)
+    return this.socket.data.protocol.form.topic(channel)
   }
 
   ping(): boolean {

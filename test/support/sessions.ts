@@ -10,9 +10,24 @@ import { closing, NOTIFICATION_BYTES, refuse } from '../../lib/refusal.ts'
 const nothing = (): undefined => undefined
 
 export const protocols = {
-  plain: { name: 'plain', form: { render: (_, text) => text, publish: nothing }, tell: undefined, commands: undefined },
-  pgws: { name: 'pgws', form: { render: (_, text) => text, publish: nothing }, tell: JSON.stringify, commands: undefined },
-  json: { name: 'pgws.json', form: { render: jsonMessage, publish: nothing }, tell: JSON.stringify, commands: jsonCommands },
+  plain: {
+    name: 'plain',
+    form: { render: (_, text) => text, topic: String, publish: nothing },
+    tell: undefined,
+    commands: undefined,
+  },
+  pgws: {
+    name: 'pgws',
+    form: { render: (_, text) => text, topic: String, publish: nothing },
+    tell: JSON.stringify,
+    commands: undefined,
+  },
+  json: {
+    name: 'pgws.json',
+    form: { render: jsonMessage, topic: String, publish: nothing },
+    tell: JSON.stringify,
+    commands: jsonCommands,
+  },
 } as const satisfies Record<string, Protocol>
 
 /** Sessions that nobody else has a part in. */

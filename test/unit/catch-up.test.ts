@@ -48,6 +48,7 @@ function createReaders(sendBufferBytes = 1_000_000) {
   const live = new Map<string, ((text: string) => void)[]>()
   const form: Form = {
     render: (_, text, position) => `${text}@${position ?? 'live'}`,
+    topic: (channel) => channel,
     publish: (channel, text) => {
       for (const write of live.get(channel) ?? []) write(text)
     },

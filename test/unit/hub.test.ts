@@ -25,6 +25,7 @@ function hub(handedOn: () => void = () => undefined) {
   })
   const form = (name: string): Form => ({
     render: (_, text) => `${text}${name}`,
+    topic: (channel) => channel,
     publish: (channel, text) => asked.push(`${channel}: ${text}`),
   })
   const text = form('')

@@ -165,8 +165,8 @@ export const commands: readonly Mutant[] = [
   {
     ...onTheWire,
     file: 'lib/doors/websocket.ts',
-    find: "'pgws.json' ? `json:",
-    replace: "'pgws.json' ? `text:json:",
+    find: '`json:',
+    replace: '`text:json:',
     promise: 'No name of a channel reaches the readers of another form',
     title: 'byte for byte what they got',
   },
