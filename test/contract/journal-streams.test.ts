@@ -1,5 +1,6 @@
 /** How messages of the journal come in by POST and go out by event streams, from the program as it is run. */
 import { describe, expect, test } from 'bun:test'
+import { within } from '../../lib/waiting.ts'
 import { payloadOf } from '../support/client.ts'
 import { openStream } from '../support/event-source.ts'
 import { withJournalServer } from '../support/journal-server.ts'
@@ -54,7 +55,11 @@ describe('an event stream', () => {
       await publish(channel, 'earlier')
       await sequenced()
       const first = await open(channel, query)
-      await until(() => first.lastId !== '')
+      await within(
+        2000,
+        until(() => first.lastId !== ''),
+      )
+      expect(first.lastId).toMatch(/-\d+$/)
       await first.close()
       await publish(channel, 'meanwhile')
       await sequenced()
