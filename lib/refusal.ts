@@ -33,6 +33,7 @@ export const refusals = {
   TOKEN_NOT_VERIFIED: { command: true, status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
   KEY_UNKNOWN: { command: true, status: 401, reason: 'Token not verified', again: OTHER_TOKEN },
   TOKEN_EXPIRED: { command: true, status: 401, reason: 'Token expired', again: OTHER_TOKEN },
+  TOKEN_REVOKED: { command: true, status: 401, reason: 'Token revoked', again: OTHER_TOKEN },
   TOKEN_NOT_YET_VALID: { command: true, status: 401, reason: 'Token not yet valid', again: LATER },
   AUDIENCE_WRONG: { command: true, status: 401, reason: 'Token for another audience', again: OTHER_TOKEN },
   ISSUER_WRONG: { command: true, status: 401, reason: 'Token of another issuer', again: OTHER_TOKEN },
@@ -143,6 +144,7 @@ export const refusals = {
     reason: 'Outcome unknown: repeat with the same Idempotency-Key',
     again: AT_ONCE,
   },
+  DISCONNECTED: { close: 3002, reason: 'disconnected', again: 'unless the reason says otherwise' },
   EXPIRED: { close: 3001, reason: 'JWT expired', again: OTHER_TOKEN },
 } as const satisfies Readonly<Record<string, Entry>>
 
@@ -164,11 +166,11 @@ export const commandCode = ({ refused }: Refusal): CommandCode => (answersComman
 
 const answersCommand = (code: keyof typeof refusals): code is CommandCode => 'command' in refusals[code]
 
-/** What the server's close frame says. */
-export const closing = (closure: ClosureCode): { readonly code: number; readonly reason: string } => ({
-  code: refusals[closure].close,
-  reason: refusals[closure].reason,
-})
+/** What the server's close frame says. @param reason another than the usual. */
+export const closing = (
+  closure: ClosureCode,
+  reason: string = refusals[closure].reason,
+): { readonly code: number; readonly reason: string } => ({ code: refusals[closure].close, reason })
 
 /** A request or token that is refused. It is returned and not thrown: callers decide what it means. */
 export interface Refusal {

@@ -21,6 +21,8 @@ export interface AuthenticatorOptions {
   readonly read: (() => Promise<readonly Key[]>) | undefined
   /** What tokens must say; undefined asks only for the claims under their usual names. */
   readonly policy?: Policy
+  /** Whether tokens with these claims are let in no more. */
+  readonly isRevoked?: (claims: string) => boolean
   readonly log: Log
   /** A clock that never goes back, in milliseconds. */
   readonly now?: () => number
@@ -43,6 +45,7 @@ export function createAuthenticator({
   keys,
   read,
   policy,
+  isRevoked = () => false,
   log,
   now = () => performance.now(),
 }: AuthenticatorOptions): Authenticator {
@@ -82,6 +85,11 @@ export function createAuthenticator({
   }
 
   function check(token: string): Permit | Refusal {
+    const permit = permitOf(token)
+    return isRefusal(permit) || !isRevoked(permit.claims) ? permit : refuse('TOKEN_REVOKED')
+  }
+
+  function permitOf(token: string): Permit | Refusal {
     const known = verified.get(token)
     if (known) return known
     const claims = verifyToken(token, fetched ? [...configured, ...fetched] : configured)

@@ -2,6 +2,7 @@
 import type { Grant } from '../access/grant.ts'
 import type { ClosureCode, CommandCode } from '../refusal.ts'
 import type { Asked } from './broker.ts'
+import type { End } from './client-log.ts'
 
 /** Somebody whom text can be written to and who can be ended. */
 export interface Client {
@@ -16,8 +17,8 @@ export interface Client {
   leave(channel: string): void
   /** Pings the client. @returns whether it will answer. */
   ping(): boolean
-  /** Closes it after everything that is buffered, and says why. */
-  end(closure: ClosureCode): void
+  /** Closes it after everything that is buffered, and says why. @param said what a close frame says. */
+  end(closure: ClosureCode, said: End): void
   /** Drops it at once, without a close frame. */
   drop(): void
 }

@@ -10,11 +10,13 @@ export interface Ending extends Identity {
   readonly client: Pick<Client, 'end' | 'drop'>
   /** Why the server closed it. */
   closure: ClosureCode | undefined
+  /** What its close frame says, where that is not the usual. */
+  reason: string | undefined
 }
 
 export interface Endings<E> {
   /** Closes a client after everything that is buffered for it. Does nothing where it is being closed already. */
-  close(session: E, closure: ClosureCode): void
+  close(session: E, closure: ClosureCode, reason?: string): void
   /** Drops a client at once, without a close frame. Some runtimes report the close only later. */
   drop(session: E, closure: ClosureCode): void
   /** Closes every client with 1001 and resolves when all are gone, or after `patience` milliseconds. */
@@ -27,11 +29,13 @@ export interface Endings<E> {
 export function createEndings<E extends Ending>(sessions: Set<E>, log: ClientLog): Endings<E> {
   let allGone = (): void => undefined
 
-  function close(session: E, closure: ClosureCode): void {
+  function close(session: E, closure: ClosureCode, reason?: string): void {
     if (session.closure !== undefined) return
     session.closure = closure
-    log.closing(session, closing(closure))
-    session.client.end(closure)
+    session.reason = reason
+    const end = closing(closure, reason)
+    log.closing(session, end)
+    session.client.end(closure, end)
   }
 
   return {

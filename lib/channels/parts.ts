@@ -13,6 +13,7 @@ import { type Clock, createLiveness } from './liveness.ts'
 import { createPublisher } from './publisher.ts'
 import { createReadings } from './reading.ts'
 import type { Session } from './record.ts'
+import type { Registry } from './registry.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
 export interface PartsOptions {
@@ -32,6 +33,8 @@ export interface PartsOptions {
   readonly sendBufferBytes: number
   /** Whether readers that cannot be told what they may have missed are closed. */
   readonly closeAfterOutage: boolean
+  /** Undefined where nobody keeps track of clients. */
+  readonly registry?: Registry<Session> | undefined
   /** Milliseconds between two rounds of pings. Default 15,000. */
   readonly pingEvery?: number
 }
@@ -72,6 +75,7 @@ export function createParts(
     },
   })
 
+  const changed = (session: Session): void => options.registry?.changed(session)
   const isOpen = (session: Session): boolean => sessions.has(session) && session.closure === undefined
 
   const readings = createReadings<Session>({
@@ -94,7 +98,9 @@ export function createParts(
     renewed(session, earlier) {
       liveness.renewed(session, earlier)
       log.renewed(session)
+      changed(session)
     },
+    changed,
     received({ length }) {
       metrics.received.add()
       metrics.receivedBytes.add(length)

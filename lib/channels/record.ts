@@ -15,6 +15,7 @@ export interface Session extends Sending, Ending, Reading {
   client: Client
   readonly beginning: Beginning
   /** Milliseconds of the monotonic clock. */
+  readonly admittedAt: number
   openedAt: number
 }
 
@@ -41,12 +42,14 @@ export const createSession = (grant: Grant, protocol: Protocol, address: string,
   beginning,
   resuming: undefined,
   frames: undefined,
+  admittedAt: performance.now(),
   openedAt: 0,
   silentRounds: 0,
   isPinged: false,
   warnAt: Number.POSITIVE_INFINITY,
   expiry: undefined,
   closure: undefined,
+  reason: undefined,
   settled: undefined,
   isIgnored: false,
   second: 0,

@@ -51,6 +51,8 @@ export interface Sessions {
   missed(from: number | undefined, to: number): void
   /** Tells every reader of kept channels that it may have missed messages. */
   historyLost(): void
+  /** Closes a client with 3002. */
+  disconnect(session: Session, reason: string): void
   /** Closes the readers of a channel that the broker does not deliver any more. */
   lost(channel: string): void
   /** Closes every client with 1001 and resolves when all are gone, or after `patience` milliseconds. */
@@ -68,7 +70,7 @@ export interface SessionsOptions extends PartsOptions {
 const OWN_CODES = 3000
 
 export function createSessions(options: SessionsOptions): Sessions {
-  const { meta, metrics } = options
+  const { meta, metrics, registry } = options
   const log = createClientLog(options.log, options.logClaim)
   const sessions = new Set<Session>()
   const endings = createEndings(sessions, log)
@@ -107,6 +109,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       liveness.opened(session)
       log.opened(session)
       meta.opened(session)
+      registry?.opened(session)
     },
     message: frames.message,
     ping: frames.control,
@@ -116,12 +119,13 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
     closed(session, code, reason) {
       sessions.delete(session)
+      registry?.closed(session)
       liveness.closed(session)
       conversations.closed(session)
       leave(session)
       const { closure } = session
       // Where the server closed, its own code and reason count, not the client's echo of them.
-      const said = closure === undefined ? { code, reason } : closing(closure)
+      const said = closure === undefined ? { code, reason } : closing(closure, session.reason)
       metrics.closed.add(closure === undefined && code >= OWN_CODES ? 'own' : said.code)
       const end = { ...said, seconds: (clock.monotonic() - session.openedAt) / 1000 }
       log.closed(session, end)
@@ -144,6 +148,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     lost(channel) {
       for (const session of sessions) if (readable(session).includes(channel)) close(session, 'CHANNEL_LOST')
     },
+    disconnect: (session, reason) => close(session, 'DISCONNECTED', reason),
     closeAll,
   }
 }

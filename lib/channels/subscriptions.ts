@@ -44,12 +44,14 @@ export interface SubscriptionsOptions<S> {
   readonly history: Broker['history']
   /** Of one client at most. */
   readonly maxSubscriptions: number
+  /** It is on other channels. */
+  readonly changed: (session: S) => void
   readonly write: (session: S, event: CommandEvent) => void
   readonly refuse: (session: S, id: Id, code: CommandCode) => void
 }
 
 export function createSubscriptions<S extends Subscribing>(options: SubscriptionsOptions<S>): Subscriptions<S> {
-  const { readings, history, write, refuse } = options
+  const { readings, history, changed, write, refuse } = options
   const findBeginning = createBeginnings(history)
 
   const position = (beginning: Beginning): string | null => (history === undefined ? null : startOf(history, beginning))
@@ -86,7 +88,10 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
     const begins = refusal ?? found
     if (isThere || !isBeginning(begins)) readings.leave(session, [channel])
     if (!isBeginning(begins)) return refuse(session, id, commandCode(begins))
-    if (!isThere) session.channels = [...session.channels, channel]
+    if (!isThere) {
+      session.channels = [...session.channels, channel]
+      changed(session)
+    }
     write(session, { id, event: 'Subscribed', channel, position: position(begins) })
     if (!isThere && isOn(session, channel)) readings.begin(session, [channel], begins)
   }
@@ -108,6 +113,7 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
     session.channels = session.channels.filter((other) => other !== channel)
     session.client.leave(channel)
     readings.leave(session, [channel])
+    changed(session)
   }
 
   function unsubscribe(session: S, { id, channel }: Joining): void {

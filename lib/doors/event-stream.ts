@@ -1,8 +1,9 @@
 /** Owns clients that are event streams: how a text is framed as an event, how streams are written to, and how they end. */
 
 import type { Client, CommandEvent, Form, Protocol } from '../channels/client.ts'
+import type { End } from '../channels/client-log.ts'
 import type { Session, Sessions } from '../channels/session.ts'
-import { type ClosureCode, refusals } from '../refusal.ts'
+import type { ClosureCode } from '../refusal.ts'
 import type { Sink, StreamSource } from '../runtime/contract.ts'
 import { jsonCommands, jsonMessage } from './command.ts'
 
@@ -55,10 +56,11 @@ const PIECE_LENGTH = 65_536
 type Say = (name: string, data: object) => string
 
 /** What is said ahead of the end. */
-function lastWords(closure: ClosureCode, expiresAt: number, say: Say): string {
+function lastWords(closure: ClosureCode, reason: string, expiresAt: number, say: Say): string {
+  if (closure === 'DISCONNECTED') return say('Disconnected', { reason })
   if (closure === 'EXPIRED') return say('TokenExpired', { expires: expiresAt / 1000 })
   if (closure === 'SHUTDOWN') return retryAfter(Math.round(SPREAD.least + Math.random() * (SPREAD.most - SPREAD.least)))
-  return `: ${refusals[closure].reason}\n\n`
+  return `: ${reason}\n\n`
 }
 
 export const createEventStreams = (): EventStreams => ({
@@ -184,8 +186,8 @@ class EventStream implements Client, StreamSource {
     return false
   }
 
-  end(closure: ClosureCode): void {
-    this.write(lastWords(closure, this.session.grant.expiresAt, this.topics.say))
+  end(closure: ClosureCode, { reason }: End): void {
+    this.write(lastWords(closure, reason, this.session.grant.expiresAt, this.topics.say))
     this.sink?.end()
     this.over(DROPPED)
   }

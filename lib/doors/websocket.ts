@@ -1,8 +1,9 @@
 /** Owns clients that are WebSockets: their subprotocols, and how they are written to, closed and dropped. */
 
 import type { Client, Form, Protocol } from '../channels/client.ts'
+import type { End } from '../channels/client-log.ts'
 import type { Session, Sessions } from '../channels/session.ts'
-import { type ClosureCode, closing } from '../refusal.ts'
+import type { ClosureCode } from '../refusal.ts'
 import type { Handlers, RunningServer, Socket } from '../runtime/contract.ts'
 import { jsonCommands, jsonMessage } from './command.ts'
 
@@ -74,8 +75,7 @@ class WebSocketClient implements Client {
     return true
   }
 
-  end(closure: ClosureCode): void {
-    const { code, reason } = closing(closure)
+  end(_: ClosureCode, { code, reason }: End): void {
     this.socket.close(code, reason)
   }
 

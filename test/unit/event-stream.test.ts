@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import type { Session } from '../../lib/channels/session.ts'
 import { createEventStreams, messageEvent, namedEvent } from '../../lib/doors/event-stream.ts'
+import { closing } from '../../lib/refusal.ts'
 import { parseEvents } from '../support/event-source.ts'
 import { createRandom } from '../support/random.ts'
 
@@ -158,7 +159,7 @@ describe('a stream', () => {
     const { opened, publish, closed } = streams()
     const stream = opened('s', ['a'], 1_767_225_600_500)
     publish('a', 'last')
-    stream.client.end('EXPIRED')
+    stream.client.end('EXPIRED', closing('EXPIRED'))
     publish('a', 'too late')
     await Promise.resolve()
     expect(stream.text()).toBe('data: last\n\nevent: TokenExpired\ndata: {"expires":1767225600.5}\n\n')
@@ -169,7 +170,7 @@ describe('a stream', () => {
     const { opened } = streams()
     const times = Array.from({ length: 100 }, (_, index) => {
       const stream = opened(String(index), ['a'])
-      stream.client.end('SHUTDOWN')
+      stream.client.end('SHUTDOWN', closing('SHUTDOWN'))
       expect(stream.text()).toMatch(/^retry: \d+\n\n$/)
       return parseEvents(stream.text()).retry ?? 0
     })
@@ -180,7 +181,7 @@ describe('a stream', () => {
 
   test('that ends for another reason says it where only people read', () => {
     const stream = streams().opened('s', ['a'])
-    stream.client.end('CHANNEL_LOST')
+    stream.client.end('CHANNEL_LOST', closing('CHANNEL_LOST'))
     expect(stream.text()).toBe(': The database does not listen to a channel of this connection any more\n\n')
     expect(parseEvents(stream.text()).events).toEqual([])
   })
@@ -190,7 +191,7 @@ describe('a stream', () => {
     const stream = opened('s', ['a'])
     stream.client.drop()
     expect(closed).toEqual([])
-    stream.client.end('SHUTDOWN')
+    stream.client.end('SHUTDOWN', closing('SHUTDOWN'))
     stream.client.write('late')
     await Promise.resolve()
     expect({ ends: stream.ends, closed, text: stream.text() }).toEqual({ ends: ['dropped'], closed: [['s', 1006]], text: '' })
@@ -220,7 +221,7 @@ describe('a stream', () => {
     form.publish('a', form.render('a', 'x\ny', '1a-7'))
     stream.client.write(tell?.({ event: 'MessagesMissed', channel: 'a', from: null, to: 2 }) ?? '')
     stream.client.write(commands?.write({ event: 'TokenExpiring', expires: 5 }) ?? '')
-    stream.client.end('EXPIRED')
+    stream.client.end('EXPIRED', closing('EXPIRED'))
     const { events } = parseEvents(stream.text())
     expect(events.map(({ event, data, id }) => ({ event, id, data: JSON.parse(data) }))).toEqual(
       [
