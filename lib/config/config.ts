@@ -103,7 +103,11 @@ function readCertificate(env: Environment, readFile: ReadFile, attempt: Attempt)
   }
   const chain = attempt(variables.certificateFile, (path) => {
     const cert = pem(path, variables.keyFile)
-    return cert === undefined ? undefined : { cert, leaf: faulty('has no PEM certificate', () => new X509Certificate(cert)) }
+    if (cert === undefined) return undefined
+    const leaf = faulty('has no PEM certificate', () => new X509Certificate(cert))
+    // A port cannot be bound with a chain of which only a part is written yet.
+    faulty('has a PEM certificate that is not whole', () => certificatesOf(cert).map((one) => new X509Certificate(one)))
+    return { cert, leaf }
   })
   return attempt(variables.keyFile, (path) => {
     const key = pem(path, variables.certificateFile)
@@ -113,6 +117,10 @@ function readCertificate(env: Environment, readFile: ReadFile, attempt: Attempt)
     return chain && { cert: chain.cert, key }
   })
 }
+
+/** The PEM texts of a chain, each from its first line on. */
+const certificatesOf = (chain: string): string[] =>
+  chain.split(/(?=-----BEGIN )/).filter((block) => /^-----BEGIN ([A-Z0-9]+ )?CERTIFICATE-----/.test(block))
 
 function faulty<T>(phrase: string, make: () => T): T {
   try {

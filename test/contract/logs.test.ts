@@ -147,6 +147,26 @@ describe('SIGHUP', () => {
     other.send('to both')
     expect([payloadOf(await client.next()), payloadOf(await other.next())]).toEqual(['to both', 'to both'])
   })
+  test('with a chain of which a part is missing keeps the certificate that it has', async () => {
+    const chain = join(folder, 'chain.crt')
+    copyFileSync(fixture('server.crt'), chain)
+    await using program = await start({
+      PGWS_DB_URI: database().uri,
+      PGWS_CERTIFICATE_FILE: chain,
+      PGWS_KEY_FILE: fixture('server.key'),
+    })
+    const whole = readFileSync(fixture('server.crt'), 'utf8') + readFileSync(fixture('authority.crt'), 'utf8')
+    writeFileSync(chain, whole.slice(0, -200))
+    program.signal('SIGHUP')
+    await program.logged(
+      /error: configuration files not taken over .*PGWS_CERTIFICATE_FILE has a PEM certificate that is not whole/,
+    )
+    writeFileSync(chain, whole)
+    program.signal('SIGHUP')
+    await program.logged(/info: configuration files read again/)
+    const ca = readFileSync(fixture('authority.crt'), 'utf8')
+    await using _ = await connect(`wss://localhost:${program.port}/chat/${await token({ mode: 'r' })}`, { ca })
+  })
   test('with a fault in a file keeps what it has and says so', async () => {
     writeFileSync(join(folder, 'kept'), secret)
     await using program = await start({ PGWS_DB_URI: database().uri, PGWS_JWT_SECRET: `@${join(folder, 'kept')}` })

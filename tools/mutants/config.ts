@@ -203,4 +203,12 @@ export const configuration: readonly Mutant[] = [
     promise: 'A host that swallows packets is given 10 s, or connect_timeout',
     title: 'sets times',
   },
+  {
+    ...config,
+    find: 'certificatesOf(cert).map(',
+    replace: '[cert].map(',
+    promise: 'A certificate chain that is half written is not taken over',
+    test: 'test/contract/logs.test.ts',
+    title: 'a chain of which a part is missing',
+  },
 ]
