@@ -73,7 +73,7 @@ export function createClientLog(log: Log, claim: string | undefined): ClientLog 
       log.info('client closed', () => ({
         ...identified(client),
         code,
-        reason,
+        reason: shown(reason),
         seconds: Math.round(seconds * 1000) / 1000,
         ...claimed(client),
       })),

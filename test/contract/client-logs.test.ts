@@ -109,6 +109,15 @@ describe('each line about a client', () => {
   })
 })
 
+test('the close reason of a client shows no token', async () => {
+  await using program = await startJson()
+  const inner = await token({ mode: 'r' })
+  const client = await connect(`${program.origin}${await path('chat')}`)
+  await client.close(3000, `gone ${inner}`.slice(0, 123))
+  await program.logged(/"client closed".*\n/)
+  expect(lines(program, 'client closed')).toMatchObject([{ code: 3000, reason: '[token]' }])
+})
+
 describe('a refusal', () => {
   test('is logged with address, channel and path, without the token', async () => {
     await using program = await startJson({ PGWS_TRUSTED_PROXIES: '127.0.0.1' })

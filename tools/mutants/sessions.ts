@@ -9,6 +9,13 @@ const events = { file: 'lib/channels/session.ts', test: 'test/contract/events.te
 
 export const sessions: readonly Mutant[] = [
   {
+    ...logs,
+    find: 'reason: shown(reason)',
+    replace: 'reason',
+    promise: 'The close reason of a client shows no token',
+    title: 'the close reason of a client',
+  },
+  {
     ...session,
     file: 'lib/channels/frames.ts',
     find: 'if (!session.conversation && !session.grant.canWrite) return ignore(session)',
