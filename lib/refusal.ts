@@ -1,6 +1,6 @@
 /**
  * Owns every refusal of the program: one table from a stable code to what the client sees, so that answers, close frames, log lines,
- * metric labels and the README's tables cannot disagree.
+ * metric labels and the tables of docs/protocol.md cannot disagree.
  */
 
 /** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */

@@ -34,9 +34,9 @@ function commandTable(): string {
   return ['| code | reason | worth trying again |', '| --- | --- | --- |', ...rows].join('\n')
 }
 
-function readme(): string {
-  const variables = between(read('README.md'), 'variables', markdownTable())
-  const answers = between(variables, 'answers', refusalTable('status', 'status'))
+function protocol(): string {
+  const codes = between(read('docs/protocol.md'), 'codes', commandTable())
+  const answers = between(codes, 'answers', refusalTable('status', 'status'))
   return between(answers, 'close codes', refusalTable('close', 'code'))
 }
 
@@ -44,8 +44,8 @@ function readme(): string {
 export const documents: Readonly<Record<string, () => string>> = {
   'sample-env': () => sampleEnv('shell'),
   'deploy/postgres-websockets.env': () => sampleEnv('plain'),
-  'README.md': readme,
-  'docs/protocol.md': () => between(read('docs/protocol.md'), 'codes', commandTable()),
+  'docs/configuration.md': () => between(read('docs/configuration.md'), 'variables', markdownTable()),
+  'docs/protocol.md': protocol,
 }
 
 if (import.meta.main) for (const [name, text] of Object.entries(documents)) writeFileSync(at(name), text())

@@ -1,4 +1,4 @@
-/** Owns the texts that follow from the table of variables: `--help`, `sample-env`, its plain form and the README's table. Pure. */
+/** Owns the texts that follow from the table of variables: `--help`, `sample-env`, its plain form and the table of docs/configuration.md. Pure. */
 import { variables } from './variables.ts'
 
 const table = Object.values(variables)

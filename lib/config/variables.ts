@@ -1,5 +1,5 @@
 /**
- * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and the README's table
+ * Owns the table of variables: name, default, help and how a value is read. The parser, `--help`, `sample-env` and docs/configuration.md
  * follow from it. Pure.
  */
 import { Fault } from '../fault.ts'
@@ -7,7 +7,7 @@ import { boolean, channel, functionName, host, LONGEST, list, networks, oneOf, r
 
 export interface Variable<T> {
   readonly name: `PGWS_${string}`
-  /** The default, as the README and `--help` show it. */
+  /** The default, as `--help` and docs/configuration.md show it. */
   readonly default: string
   /** The value in `sample-env`; undefined leaves it commented out there, with `example`. */
   readonly sample?: string

@@ -1,24 +1,24 @@
 /** The page about the client module does what it says: its blocks are run as they stand there. */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { spawn } from 'node:child_process'
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { startBrowser } from '../support/browser.ts'
 import { type JournalDatabase, startJournal } from '../support/journal.ts'
+import { blocksFor } from '../support/pages.ts'
 import { type Program, start } from '../support/program.ts'
 import { token } from '../support/token.ts'
 import { until } from '../support/until.ts'
 
 const root = resolve(import.meta.dir, '../..')
-const blocksOf = (file: string, language: string): string[] =>
-  [...readFileSync(join(root, file), 'utf8').matchAll(new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``, 'g'))].map(
-    ([, code = '']) => code,
-  )
 const isScript = (code: string): boolean => code.includes('publish.mjs')
-const blocks = blocksOf('docs/client.md', 'js')
-const [shell = ''] = blocksOf('docs/client.md', 'sh')
+const { block, all, left } = blocksFor('client-docs')
+const readme = block('js', 'postgres-websockets.js', 'README.md')
+const sql = block('sql', 'pgws.position()')
+const shell = block('sh', 'node publish.mjs')
+const blocks = all('js').filter((code) => code !== readme)
 
 let journal: JournalDatabase
 let program: Program
@@ -58,7 +58,7 @@ async function open(): Promise<{ page: Page; said: string[] }> {
     route.fulfill({ body: await token({ mode: 'rw', channels: ['chat', 'orders', 'plain'] }) }),
   )
   await page.route('**/orders', async (route) => {
-    const [row] = await journal.sql.unsafe(blocksOf('docs/client.md', 'sql')[0] ?? '')
+    const [row] = await journal.sql.unsafe(sql)
     await route.fulfill({ json: row })
   })
   await page.goto(`http://127.0.0.1:${program.port}/style.css`)
@@ -104,11 +104,12 @@ test("the page's blocks, one behind the other, do what the page says", async () 
   await page.close()
 }, 20_000)
 
-test("the README's lines read and publish", async () => {
+test("the README's lines read what its SQL publishes", async () => {
   const { page, said } = await open()
-  const code = blocksOf('README.md', 'js').find((block) => block.includes('postgres-websockets.js')) ?? ''
-  await run(page, code)
-  await until(() => said.some((line) => line.includes('"payload":"hello"')) && said.includes('at the end'))
+  await run(page, readme)
+  await until(() => said.includes('at the end'))
+  await journal.sql.unsafe(block('sql', 'hello from SQL'))
+  await until(() => said.includes('hello from SQL'))
   await page.close()
 })
 
@@ -128,3 +129,5 @@ test('the script publishes, and ends', async () => {
   await until(() => said.some((line) => line.startsWith('read from a script')))
   await page.close()
 })
+
+test('each block for this test was run', () => expect(left()).toEqual([]))

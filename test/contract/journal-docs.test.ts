@@ -3,25 +3,16 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import postgres from 'postgres'
 import { schemaVersion } from '../../lib/database/schema/install.ts'
 import { type Client, connect } from '../support/client.ts'
+import { blocksFor } from '../support/pages.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { commandLine, type Environment, launch } from '../support/program.ts'
 import { token } from '../support/token.ts'
 
-const page = readFileSync(resolve(import.meta.dir, '../../docs/journal.md'), 'utf8')
-const blocks = [...page.matchAll(/```(\w+)\n([\s\S]*?)```/g)].map(([, language = '', code = '']) => ({ language, code }))
-const used = new Set<string>()
-
-/** The block that holds a text. */
-function block(language: string, text: string): string {
-  const found = blocks.filter((one) => one.language === language && one.code.includes(text))
-  if (found[0] === undefined || found.length > 1) throw new Error(`${found.length} ${language} blocks hold ${text}`)
-  used.add(found[0].code)
-  return found[0].code
-}
+const { block, left } = blocksFor('journal-docs')
 
 let server: Postgres
 let owner: postgres.Sql
@@ -138,7 +129,7 @@ test('the size is told, to the server and not to who publishes', async () => {
 test('the schema can be dropped, and each block of the page was run', async () => {
   await owner.unsafe(block('sql', 'drop schema'))
   await owner`insert into orders (item) values ('without the journal')`
-  expect(blocks.filter(({ language, code }) => language !== 'mermaid' && !used.has(code))).toEqual([])
+  expect(left()).toEqual([])
 })
 
 /** Runs a block as a page's script does, and returns what it was given. */

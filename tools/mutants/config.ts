@@ -132,7 +132,7 @@ export const configuration: readonly Mutant[] = [
     file: 'lib/config/variables.ts',
     find: 'whole(1_048_576, 16_384',
     replace: 'whole(10_485_760, 16_384',
-    promise: 'Defaults are those that the README and --help name',
+    promise: 'Defaults are those that --help and the table of variables name',
     test,
     title: 'defaults are those that the documents name',
   },

@@ -1,25 +1,21 @@
+/** The pages about SQL and tokens do what they say: their blocks are run as they stand there. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import postgres from 'postgres'
 import { connect } from '../support/client.ts'
+import { blocksFor } from '../support/pages.ts'
 import { launch, type Program, start } from '../support/program.ts'
+import { installPsql } from '../support/psql.ts'
 import { database } from '../support/setup.ts'
 import { secret, token } from '../support/token.ts'
 import { until } from '../support/until.ts'
 
 const root = resolve(import.meta.dir, '../..')
-const readme = readFileSync(join(root, 'README.md'), 'utf8')
-
-/** The README's example that holds a text. */
-function example(language: string, text: string): string {
-  const found = [...readme.matchAll(new RegExp(`\`\`\`${language}\n([\\s\\S]*?)\`\`\``, 'g'))]
-    .map(([, code = '']) => code)
-    .find((code) => code.includes(text))
-  if (!found) throw new Error(`the README has no ${language} example with ${text}`)
-  return found
-}
+const { block, left } = blocksFor('sql-docs')
 
 let program: Program
 let admin: postgres.Sql
@@ -38,7 +34,7 @@ afterAll(async () => {
 })
 
 test('the trigger tells of each row written, with its operation and key, however large the row is', async () => {
-  await admin.unsafe(example('sql', 'create trigger'))
+  await admin.unsafe(block('sql', 'create trigger'))
   await using client = await connect(`${program.origin}/orders/${await token({ mode: 'r' })}`)
   await admin`insert into orders (item) values (${'tea'.repeat(10_000)})`
   await admin`update orders set item = ${'coffee'.repeat(10_000)}`
@@ -49,7 +45,7 @@ test('the trigger tells of each row written, with its operation and key, however
 
 test('the statement sends from SQL', async () => {
   await using client = await connect(`${program.origin}/chat/${await token({ mode: 'r' })}`)
-  await admin.unsafe(example('sql', 'hello from SQL'))
+  await admin.unsafe(block('sql', 'hello from SQL'))
   expect(JSON.parse(await client.next())).toEqual({ event: 'WebsocketMessage', channel: 'chat', payload: 'hello from SQL' })
 })
 
@@ -66,15 +62,25 @@ describe('the function of PostgREST', () => {
   beforeAll(async () => {
     await admin`create schema api`
     for (const role of roles) await admin.unsafe(`create role ${role}; grant usage on schema api to ${role}`)
-    await admin.unsafe(example('sql', 'websocket_token'))
+    await admin.unsafe(block('sql', 'websocket_token'))
   })
 
   test('stands in a file of its own too', () => {
-    expect(example('sql', 'websocket_token')).toBe(readFileSync(join(root, 'deploy/token.sql'), 'utf8'))
+    expect(block('sql', 'websocket_token')).toBe(readFileSync(join(root, 'deploy/token.sql'), 'utf8'))
   })
 
-  test('makes a secret that the server takes', async () => {
-    expect(await admin`select length(value) from websockets.secret`).toEqual([{ length: 64 }] as never)
+  test('makes a secret, which only its owner can read in the file for the servers', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'pgws-secret-'))
+    const env = { ...process.env, PATH: `${installPsql(folder)}:${process.env.PATH}`, PGWS_DB_URI: uri() }
+    expect(spawnSync('sh', ['-ec', block('sh', 'jwt-secret')], { cwd: folder, env, encoding: 'utf8' })).toMatchObject({
+      status: 0,
+    })
+    const [row] = await admin`select value from websockets.secret`
+    expect(readFileSync(join(folder, 'jwt-secret'), 'utf8')).toBe(`${row?.value}\n`)
+    expect(row?.value).toHaveLength(64)
+    expect(statSync(join(folder, 'jwt-secret')).mode & 0o777).toBe(0o600)
+    rmSync(folder, { recursive: true })
+    // From here on, the one that the server has.
     await admin`update websockets.secret set value = ${secret}`
   })
 
@@ -119,7 +125,7 @@ describe('the consumer', () => {
   const folder = join(root, 'dist', 'consumer-test')
   beforeAll(() => {
     mkdirSync(folder, { recursive: true })
-    writeFileSync(join(folder, 'consumer.mjs'), example('js', 'consumer.mjs'))
+    writeFileSync(join(folder, 'consumer.mjs'), block('js', 'consumer.mjs'))
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
@@ -156,3 +162,5 @@ describe('the consumer', () => {
     },
   )
 })
+
+test('each block for this test was run', () => expect(left()).toEqual([]))
