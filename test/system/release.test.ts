@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import about from '../../package.json' with { type: 'json' }
 import { database } from '../support/setup.ts'
 import { secret } from '../support/token.ts'
@@ -72,18 +72,35 @@ test('a release holds an archive for each kind of machine, packages, the parts l
 test.each(kinds)('the archive for %s holds the binary, the licences, the sample, the unit and the page', (kind) => {
   const at = join(folder, archive(kind))
   expect(readdirSync(at).sort()).toEqual(
-    ['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'THIRD-PARTY.md', 'client-example', 'postgres-websockets'].concat([
-      'postgres-websockets.env',
-      'postgres-websockets.service',
+    ['CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'README.md', 'SECURITY.md', 'THIRD-PARTY.md'].concat([
+      'client-example',
+      'compose.yaml',
+      'deploy',
+      'docs',
+      'postgres-websockets',
       'sample-env',
     ]),
   )
   expect(statSync(join(at, 'postgres-websockets')).mode & 0o777).toBe(0o755)
   expect(readFileSync(join(at, 'client-example/index.html'), 'utf8')).toContain('<h1>postgres-websockets</h1>')
+  expect(missingLinks(at)).toEqual([])
   const notices = readFileSync(join(at, 'THIRD-PARTY.md'), 'utf8')
   for (const name of [...Object.keys(about.dependencies), 'Bun', 'LGPL-2'])
     expect(notices).toMatch(new RegExp(`^## ${name}\\b`, 'm'))
 })
+
+/** What the README and the pages of a folder link to, and is not there. */
+function missingLinks(at: string): string[] {
+  const files = ['README.md', 'SECURITY.md', ...readdirSync(join(at, 'docs')).map((name) => `docs/${name}`)]
+  const pages = files.filter((name) => name.endsWith('.md'))
+  const links = pages.flatMap((file) =>
+    [...readFileSync(join(at, file), 'utf8').matchAll(/\]\((?!http|#)([^)#]+)[^)]*\)/g)].map(([, path = '']) =>
+      join(dirname(file), path),
+    ),
+  )
+  expect(links.length).toBeGreaterThan(50)
+  return links.filter((path) => !existsSync(join(at, path)))
+}
 
 test.each(Object.keys(machines))('a binary shows its version and passes its check on %s', (machine) => {
   const [kind = '', ...emulator] = machines[machine] ?? []
@@ -139,6 +156,7 @@ describe.each(['amd64', 'arm64'])('the package for %s', (architecture) => {
     expect(run('systemd-analyze', ['verify', here])).toEqual({ status: 0, stdout: '', stderr: '' })
     expect(statSync(env)).toMatchObject({ uid: 0, gid: 0, mode: 0o100600 })
     expect(readFileSync(join(target, 'usr/share/doc/postgres-websockets/copyright'), 'utf8')).toContain('## Bun')
+    expect(missingLinks(join(target, 'usr/share/doc/postgres-websockets'))).toEqual([])
   })
 
   test('keeps the environment file when it is removed, and takes it along when it is purged', () => {
