@@ -167,6 +167,13 @@ test('a channel that PostgreSQL refuses is refused and said, and the next who as
   expect(lines[0]).toStartWith('error: cannot listen to a channel channel=b')
 })
 
+test('a refused channel that looks like a token is not shown in the log', async () => {
+  const name = `eyJhbGciOiJIUzI1NiJ9.${'x'.repeat(20)}.${'y'.repeat(20)}€`
+  const { listener, lines } = await open(createPicky((channel) => channel === name))
+  expect(await listener.listen(name)).toEqual({ refused: 'CHANNEL_NOT_LISTENED' })
+  expect(lines[0]).toStartWith('error: cannot listen to a channel channel=[token]')
+})
+
 test('LISTEN on a session that ended refuses nothing, for the next session listens to all', async () => {
   const database = createFakeDatabase()
   const { listener, lines } = await open(database)

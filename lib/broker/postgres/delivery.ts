@@ -4,6 +4,7 @@ import type { Receiver } from '../../channels/broker.ts'
 import { channelOf } from '../../channels/envelope.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
+import { shown } from '../../shown.ts'
 import { createMissed, type Mark, type Missed } from './missed.ts'
 
 export interface Delivery extends Pick<Missed, 'arrived' | 'heardAt' | 'mark' | 'proven' | 'lost'> {
@@ -58,7 +59,7 @@ export function createDelivery(channel: string, log: Log, metrics: Metrics): Del
       receiver?.restored(from, to)
     },
     channelLost(name) {
-      log.error('cannot listen to a channel', { channel: name })
+      log.error('cannot listen to a channel', { channel: shown(name) })
       receiver?.lost(name)
     },
     ended() {

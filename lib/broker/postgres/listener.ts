@@ -9,6 +9,7 @@ import {
 } from '../../database/connection.ts'
 import type { Log } from '../../log.ts'
 import { type Refusal, refuse } from '../../refusal.ts'
+import { shown } from '../../shown.ts'
 
 /** What a session is asked beside its LISTENs. */
 export type Query = ListeningConnection['query']
@@ -78,7 +79,7 @@ export async function openListener({ database, checkChannel, log, checked, notif
       if (!isOpen || !fault.answered) return undefined
       // The channel was given up meanwhile. A new reader of it waits for an answer of its own.
       if (standing.get(channel) !== listening()) return undefined
-      log.error('cannot listen to a channel', { channel, reason: fault.message })
+      log.error('cannot listen to a channel', { channel: shown(channel), reason: fault.message })
       standing.delete(channel)
       return refuse('CHANNEL_NOT_LISTENED')
     }
@@ -117,7 +118,9 @@ export async function openListener({ database, checkChannel, log, checked, notif
       session
         .unlisten(channel)
         .then(answered)
-        .catch((error) => log.debug('unlisten was not answered', { channel, reason: asDatabaseError(error).message }))
+        .catch((error) =>
+          log.debug('unlisten was not answered', { channel: shown(channel), reason: asDatabaseError(error).message }),
+        )
     },
     close: session.close,
   }
