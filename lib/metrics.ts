@@ -118,6 +118,16 @@ export function createMetrics() {
     batches: histogram('pgws_batch_messages', 'Messages in a batch that the database took.', SIZES),
     reconnections: counter('pgws_listener_reconnections_total', 'Times that LISTEN stood again after it was lost.'),
     outage: counter('pgws_listener_outage_seconds_total', 'Seconds in which notifications may have been missed.'),
+    authorizeQuestions: counter(
+      'pgws_authorize_questions_total',
+      'Questions that the database was asked: what a client may on a channel.',
+    ),
+    authorizeQueries: counter('pgws_authorize_queries_total', 'Queries in which it was asked them.'),
+    decisions: labelled('pgws_authorize_decisions_total', 'Decisions of the database, by answer.', 'answer'),
+    withdrawn: counter(
+      'pgws_access_withdrawn_total',
+      'Times that a connected client lost a channel, or some of its rights there.',
+    ),
     /** All metrics, as Prometheus reads them. */
     render: (): string => parts.map((part) => part()).join(''),
   }

@@ -40,6 +40,7 @@ export const refusals = {
   MODE_MISSING: { command: true, status: 403, reason: 'Missing mode', again: OTHER_TOKEN },
   MODE_UNKNOWN: { command: true, status: 403, reason: 'Unknown mode: r, w and rw are known', again: OTHER_TOKEN },
   ROLE_MISSING: { command: true, status: 403, reason: 'Missing role', again: OTHER_TOKEN },
+  ROLE_NOT_ALLOWED: { command: true, status: 403, reason: 'The role of the token cannot be taken', again: OTHER_TOKEN },
   CHANNEL_NOT_ALLOWED: { command: true, status: 403, reason: 'No allowed channels', again: OTHER_TOKEN },
   MODE_NOT_ALLOWED: { command: true, status: 403, reason: 'The mode of the token does not allow this', again: OTHER_TOKEN },
   COMMAND_MALFORMED: { command: true, reason: 'Not a command: docs/protocol.md has their form', again: NEVER },
@@ -80,6 +81,12 @@ export const refusals = {
     command: true,
     status: 503,
     reason: 'The keys that verify tokens are not available',
+    again: LATER,
+  },
+  AUTHORITY_UNAVAILABLE: {
+    command: true,
+    status: 503,
+    reason: 'The database does not say whether this is allowed',
     again: LATER,
   },
   TOO_MANY_CHANNELS: {
@@ -145,6 +152,7 @@ export const refusals = {
     again: AT_ONCE,
   },
   DISCONNECTED: { close: 3002, reason: 'disconnected', again: 'unless the reason says otherwise' },
+  ACCESS_WITHDRAWN: { command: true, close: 3003, reason: 'Access withdrawn: connect again', again: AT_ONCE },
   EXPIRED: { close: 3001, reason: 'JWT expired', again: OTHER_TOKEN },
 } as const satisfies Readonly<Record<string, Entry>>
 

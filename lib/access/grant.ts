@@ -23,8 +23,15 @@ export interface Permit {
   readonly rights: Rights | Refusal
 }
 
+export type Mode = 'r' | 'w' | 'rw'
+
+/** What was decided of one channel, beside what the token says: what may be done there, or why that is not known. */
+export type Decision = Mode | 'no' | Undecided
+
+export type Undecided = 'ROLE_NOT_ALLOWED' | 'AUTHORITY_UNAVAILABLE'
+
 interface Rights {
-  readonly mode: 'r' | 'w' | 'rw'
+  readonly mode: Mode
   /** The channels that the token names; undefined where it names none, which allows any. */
   readonly named: readonly string[] | undefined
   /** The role under which the database is asked for it; undefined for that of the server. */
@@ -41,6 +48,11 @@ export interface Grant extends Rights {
   readonly claims: string
   /** UNIX time in milliseconds at which the grant ends; `Infinity` when the token names no end. */
   readonly expiresAt: number
+  /**
+   * What was decided of each channel of this connection; a channel that is not there is not allowed, or not asked about yet. Undefined
+   * where only tokens decide.
+   */
+  readonly rights?: Map<string, Mode>
 }
 
 /** What a server asks of tokens beyond their signature. */
@@ -132,6 +144,51 @@ const NO_CHANNELS: readonly string[] = []
 
 /** Whether a grant lets its connection use a channel, beside those it is on from the start. */
 export const allows = ({ named }: Grant, channel: string): boolean => named === undefined || named.includes(channel)
+
+/** Whether a grant lets its connection read a channel that its token allows. */
+export const canRead = ({ canRead, rights }: Grant, channel: string): boolean =>
+  canRead && (rights === undefined || rights.get(channel)?.includes('r') === true)
+
+/** Whether a grant lets its connection write to a channel that its token allows. */
+export const canWrite = ({ canWrite, rights }: Grant, channel: string): boolean =>
+  canWrite && (rights === undefined || rights.get(channel)?.includes('w') === true)
+
+/** Those of the channels that may be read. */
+export function readable(grant: Grant, channels = grant.channels): readonly string[] {
+  if (!grant.canRead) return NO_CHANNELS
+  return grant.rights === undefined ? channels : channels.filter((channel) => canRead(grant, channel))
+}
+
+/** Those of its channels that may be written to. */
+export function writable(grant: Grant): readonly string[] {
+  if (!grant.canWrite) return NO_CHANNELS
+  return grant.rights === undefined ? grant.channels : grant.channels.filter((channel) => canWrite(grant, channel))
+}
+
+export const isMode = (decision: Decision | undefined): decision is Mode =>
+  decision === 'r' || decision === 'w' || decision === 'rw'
+
+export const isUndecided = (decision: Decision | undefined): decision is Undecided =>
+  decision === 'ROLE_NOT_ALLOWED' || decision === 'AUTHORITY_UNAVAILABLE'
+
+/**
+ * Narrows a grant to what was decided. It is never widened.
+ *
+ * @param decisions one for each of its channels.
+ * @returns a refusal where a decision is missing, or none of its channels is left.
+ */
+export function narrowed(allowed: Grant, decisions: readonly Decision[]): Grant | Refusal {
+  const undecided = decisions.find(isUndecided)
+  if (undecided) return refuse(undecided)
+  const rights = new Map<string, Mode>()
+  allowed.channels.forEach((channel, index) => {
+    const decision = decisions[index]
+    if (isMode(decision)) rights.set(channel, decision)
+  })
+  const left = { ...allowed, rights }
+  const channels = allowed.channels.filter((channel) => canRead(left, channel) || canWrite(left, channel))
+  return channels.length === 0 && allowed.channels.length > 0 ? refuse('CHANNEL_NOT_ALLOWED') : { ...left, channels }
+}
 
 /** The channel that was asked for, where the token names it or names none. */
 function allowedChannel(named: readonly string[] | undefined, asked: string): readonly [string] | undefined {

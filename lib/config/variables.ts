@@ -282,6 +282,23 @@ export const variables = {
       'Name of the claim that holds the role of the database under which functions are called for a client, so that grants and row-level security apply. A token without it is refused. Unset calls them under the role of the server.',
     parse: text,
   }),
+  authorizeFunction: variable({
+    name: 'PGWS_AUTHORIZE_FUNCTION',
+    default: 'unset',
+    example: 'api.may',
+    meaning:
+      'schema.name of a function (channel text) returns text that decides what a client may on a channel: r, w, rw, or null for nothing. It narrows what the token allows.',
+    parse: functionName,
+  }),
+  authorizeInterval: variable({
+    name: 'PGWS_AUTHORIZE_INTERVAL',
+    default: '60000',
+    sample: '60000',
+    example: '60000',
+    meaning:
+      'Milliseconds after which the function of PGWS_AUTHORIZE_FUNCTION is asked again about each client that is connected. Who is not allowed any more loses the channel.',
+    parse: whole(60_000, 100, LONGEST),
+  }),
   messageFunction: variable({
     name: 'PGWS_MESSAGE_FUNCTION',
     default: 'unset',
