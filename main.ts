@@ -20,6 +20,7 @@ import { Fault, messageOf } from './lib/fault.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
 import { reasonOf } from './lib/reach.ts'
+import { FunctionFault } from './lib/rules/inspection.ts'
 import { createServer } from './lib/server.ts'
 import about from './package.json' with { type: 'json' }
 
@@ -189,11 +190,17 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
   try {
     await server.start()
   } catch (error) {
-    log.error(error instanceof JournalFault ? 'cannot use the journal' : 'cannot reach the database', {
+    log.error(whatFailed(error), {
       reason: messageOf(error),
     })
     await stop(1)
   }
+}
+
+/** What keeps it from starting. */
+function whatFailed(error: unknown): string {
+  if (error instanceof JournalFault) return 'cannot use the journal'
+  return error instanceof FunctionFault ? 'cannot call a function' : 'cannot reach the database'
 }
 
 /** Warns of what works but was probably not intended. */

@@ -10,6 +10,7 @@ import { createDatabase } from './database/database.ts'
 import { messageOf } from './fault.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import { authorizing, type Inspected, mustBeCallable } from './rules/inspection.ts'
 import type { Runtime } from './runtime/contract.ts'
 
 /** ✓ works, ! works but was probably not intended, ✗ keeps the server from working. */
@@ -36,6 +37,10 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
   })
   yield await attempt('LISTEN and NOTIFY', () => goRoundTrip(config))
   if (config.journal) yield await attempt('journal', () => describeJournal(config))
+  if (config.authorizeFunction !== undefined) {
+    const inspected = authorizing(config.authorizeFunction, config.jwtRoleClaim)
+    yield await attempt('function', () => describeFunction(config, inspected))
+  }
   yield await attempt('keys', async () => {
     const fetched = config.jwksUrl ? await createKeyReader(config.jwksUrl)() : []
     return [...config.keys, ...fetched].map(describeKey).join('; ')
@@ -122,6 +127,11 @@ async function describeJournal(config: Config): Promise<string> {
   } finally {
     session.close()
   }
+}
+
+async function describeFunction(config: Config, inspected: Inspected): Promise<string> {
+  const session = await createDatabase(() => config.database, 0).connect()
+  return mustBeCallable(session, inspected).finally(() => session.close())
 }
 
 function describeKey({ id, algorithms }: Key): string {

@@ -1,7 +1,7 @@
 /** Owns the composition: makes the parts, connects them, and starts and stops them in order. */
 
 import { type Authenticator, createAuthenticator } from './access/authenticator.ts'
-import { type Grant, grant, type Permit } from './access/grant.ts'
+import { type Grant, grant, narrowed, type Permit } from './access/grant.ts'
 import { createKeyReader } from './access/token.ts'
 import { createPostgresBroker, type JournalSettings, type PostgresOptions } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
@@ -11,6 +11,7 @@ import { createHub, createMatcher } from './channels/hub.ts'
 import { createPost } from './channels/post.ts'
 import { createSessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
+import type { Database } from './database/connection.ts'
 import { place } from './database/conninfo.ts'
 import { createDatabase } from './database/database.ts'
 import { createAdmin } from './doors/admin.ts'
@@ -20,6 +21,8 @@ import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
+import { createAuthority } from './rules/authority.ts'
+import { authorizing, FunctionFault, mustBeCallable } from './rules/inspection.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { inTick } from './waiting.ts'
 
@@ -66,7 +69,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const authenticator = authenticatorOf(config, log)
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
-  const broker = brokerOf(config, { database, isKept, log, metrics })
+  const { authorizeFunction } = config
+  const authority =
+    authorizeFunction === undefined ? undefined : createAuthority({ database, name: authorizeFunction, log, metrics })
+  const signals = new Map(authority ? [[AUTHORIZE_AGAIN, decideAgain]] : [])
+  const broker = brokerOf(config, { database, isKept, signals, log, metrics })
   const meta = metaOf(config, broker, log)
   const hub = createHub({
     broker,
@@ -86,8 +93,13 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     maxSubscriptions: config.maxSubscriptions,
     authorize(token) {
-      return inTick(authenticator.verify(token), allowed)
+      return inTick(authenticator.verify(token), (permit) => {
+        const granted = allowed(permit)
+        return authority === undefined || isRefusal(granted) ? granted : narrowed(granted, [])
+      })
     },
+    authority,
+    reviewEvery: config.authorizeInterval,
     sendBufferBytes: config.sendBufferBytes + (config.journal ? config.maxMessageBytes : 0),
     closeAfterOutage: config.closeAfterOutage,
     ...(pingEvery === undefined ? {} : { pingEvery }),
@@ -95,6 +107,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const messageBytes = config.journal ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES
   const routes = createRoutes({
     authenticator,
+    authority,
     allowedOrigins: config.allowedOrigins,
     maxConnections: config.maxConnections,
     history: broker.history,
@@ -135,10 +148,17 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   metrics.gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
   describeProcess(metrics, version, usage)
 
+  /** What was decided may not hold any more. */
+  function decideAgain(): void {
+    authority?.forget()
+    sessions.review()
+  }
+
   async function end(): Promise<number> {
     log.info('draining', { clients: sessions.count })
     const lostMessages = await drain(config.shutdownTimeout, { running, broker, sessions })
     authenticator.stop()
+    authority?.stop()
     running.stop()
     admin?.stop()
     if (lostMessages > 0) log.error('stopped with messages that the database did not take', { messages: lostMessages })
@@ -151,6 +171,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     adminPort: admin?.port,
     async start() {
       log.info('waiting for the database', { server: conninfo.hosts.map(place).join(',') })
+      const isCallable = await inspect(config, database)
       await broker.start({
         message: hub.deliver,
         missed: sessions.missed,
@@ -159,6 +180,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
         restored: meta.restored,
         ended: lost,
       })
+      if (!isCallable) await inspect(config, database)
       hasListened = true
     },
     async reload(next) {
@@ -175,9 +197,26 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   }
 }
 
+/** The database channel that pgws.authorize_again() rings. */
+const AUTHORIZE_AGAIN = 'pgws_authorize'
+
+/** @returns false where the database cannot be reached: the broker says why. @throws FunctionFault */
+async function inspect({ authorizeFunction, jwtRoleClaim }: Config, database: Database): Promise<boolean> {
+  if (authorizeFunction === undefined) return true
+  try {
+    const session = await database.connect()
+    const inspected = authorizing(authorizeFunction, jwtRoleClaim)
+    await mustBeCallable(session, inspected).finally(() => session.close())
+    return true
+  } catch (error) {
+    if (error instanceof FunctionFault) throw error
+    return false
+  }
+}
+
 const brokerOf = (
   config: Config,
-  parts: Pick<PostgresOptions, 'database' | 'log' | 'metrics'> & Pick<JournalSettings, 'isKept'>,
+  parts: Pick<PostgresOptions, 'database' | 'signals' | 'log' | 'metrics'> & Pick<JournalSettings, 'isKept'>,
 ): Broker =>
   createPostgresBroker({
     ...parts,
@@ -187,7 +226,6 @@ const brokerOf = (
     journal: config.journal
       ? { retention: config.journalRetention, cacheBytes: config.journalCacheBytes, isKept: parts.isKept }
       : undefined,
-    signals: new Map(),
     checkInterval: config.checkInterval,
     attempts: Math.max(1, config.retries),
   })

@@ -1,6 +1,5 @@
 /** Owns where in history a reader begins. */
 
-import type { Grant } from '../access/grant.ts'
 import { isRefusal, type Refusal, refuse } from '../refusal.ts'
 import type { Asked, History } from './broker.ts'
 import type { Protocol } from './client.ts'
@@ -9,15 +8,15 @@ import type { Beginning } from './reading.ts'
 /** The most messages that `last` asks for. */
 export const MOST_LAST = 1000
 
-/** @returns where a reader begins: at once where that is known, for an upgrade is answered in the tick of its request. */
+/** @returns where a reader of channels begins: at once where that is known, for an upgrade is answered in the tick of its request. */
 export function createBeginnings(history: History | undefined) {
   return (
     asked: Asked,
-    { canRead, channels }: Pick<Grant, 'canRead' | 'channels'>,
+    channels: readonly string[],
     protocol: Protocol,
     isCommand = false,
   ): Beginning | Refusal | Promise<Beginning | Refusal> => {
-    if (asked === undefined || history === undefined || !canRead) return undefined
+    if (asked === undefined || history === undefined || channels.length === 0) return undefined
     const found = 'since' in asked ? history.find(asked.since) : history.last(channels, asked.last)
     if (!(found instanceof Promise)) return beginningAt(found, history, protocol, isCommand)
     return found.then(

@@ -1,9 +1,11 @@
 /** Owns what the commands of a client do: subscriptions, publishes, and the renewal of its token. */
 
-import { allows, type Grant } from '../access/grant.ts'
+import { allows, canWrite, type Decision, type Grant, isUndecided } from '../access/grant.ts'
 import { type CommandCode, commandCode, isRefusal, type Refusal } from '../refusal.ts'
+import { inTick } from '../waiting.ts'
 import { type Answering, createAnswers, type Publishes } from './answers.ts'
 import type { Command, CommandEvent, Id, PublishCommand } from './client.ts'
+import { createHeld, type Held, type HeldPublish } from './held-publishes.ts'
 import type { Address, Publisher, Publishing } from './publisher.ts'
 import type { Beginning } from './reading.ts'
 import { createSubscriptions, type Subscribing, type SubscribingMore, type SubscriptionsOptions } from './subscriptions.ts'
@@ -20,6 +22,8 @@ export interface Conversation extends SubscribingMore {
   /** Whether a token is being verified. */
   isRenewing: boolean
   readonly publishes: Publishes
+  /** Publishes that wait for a decision; undefined while there are none. */
+  held: Held | undefined
   /** Where its last message went. */
   address: Address | undefined
 }
@@ -32,6 +36,8 @@ export interface Conversations<S> {
   message(session: S, text: string | undefined): void
   /** The end of its token is near. */
   expiring(session: S): void
+  /** It lost some of its rights. */
+  narrow(session: S): void
   /** The client is gone. */
   closed(session: S): void
 }
@@ -65,22 +71,36 @@ export function createConversations<S extends Conversing>(options: Conversations
 
   const subscriptions = createSubscriptions<S>({ ...options, write, refuse })
 
-  function publish({ grant }: S, conversation: Conversation, { id, channel, text, key }: PublishCommand): void {
-    const { publishes } = conversation
-    const isKept = options.isKept(channel)
-    const unanswered = publishes.add(id, channel, isKept)
+  const held = createHeld<S, Conversation>({ rights: options.rights, isOpen: options.isOpen, hand })
+
+  function publish(session: S, conversation: Conversation, command: PublishCommand): void {
+    const { id, channel } = command
+    const unanswered = conversation.publishes.add(id, channel, options.isKept(channel))
     if (unanswered === undefined) return
-    const fault = publishFault(grant, channel, text)
+    if (!conversation.held && held.isKnown(session, channel)) hand(session, conversation, { command, unanswered }, undefined)
+    else held.hold(session, conversation, { command, unanswered })
+  }
+
+  /** Hands a publish to the broker. @param decision what came of a question about its channel. */
+  function hand({ grant }: S, conversation: Conversation, { command, unanswered }: HeldPublish, decision?: Decision): void {
+    const { publishes } = conversation
+    const { channel, text, key } = command
+    const fault = isUndecided(decision) ? decision : publishFault(grant, channel, text)
     if (fault) return publishes.refuse(unanswered, fault)
     options.received(text)
     conversation.address = publisher.address(grant.claims, channel, conversation.address)
-    const full = publisher.on(conversation.address, text, key, isKept ? publishes.settled.kept : publishes.settled.others)
+    const full = publisher.on(
+      conversation.address,
+      text,
+      key,
+      unanswered.isKept ? publishes.settled.kept : publishes.settled.others,
+    )
     if (full) publishes.refuse(unanswered, full)
   }
 
   function renew(session: S, conversation: Conversation, id: Id, token: string): void {
     if (conversation.isRenewing) return refuse(session, id, 'TOKEN_UNDER_WAY')
-    const granted = options.authorize(token)
+    const granted = inTick(options.authorize(token), (found) => (isRefusal(found) ? found : options.rights.renew(session, found)))
     if (!(granted instanceof Promise)) return renewed(session, id, granted)
     conversation.isRenewing = true
     void granted.then((result) => {
@@ -93,9 +113,9 @@ export function createConversations<S extends Conversing>(options: Conversations
     if (isRefusal(granted)) return refuse(session, id, commandCode(granted))
     const earlier = session.grant
     session.grant = granted
-    options.renewed(session, earlier)
     write(session, { id, event: 'TokenAccepted', expires: seconds(granted.expiresAt) })
     subscriptions.narrow(session)
+    options.renewed(session, earlier)
   }
 
   function execute(session: S, conversation: Conversation, command: Command): void {
@@ -114,7 +134,7 @@ export function createConversations<S extends Conversing>(options: Conversations
   }
 
   return {
-    create: (session) => ({ joining: [], isRenewing: false, publishes: answers(session), address: undefined }),
+    create: (session) => ({ joining: [], isRenewing: false, publishes: answers(session), held: undefined, address: undefined }),
     opened(session, beginning) {
       const { mode, expiresAt } = session.grant
       write(session, {
@@ -134,13 +154,18 @@ export function createConversations<S extends Conversing>(options: Conversations
       else execute(session, conversation, command)
     },
     expiring: (session) => write(session, { event: 'TokenExpiring', expires: session.grant.expiresAt / 1000 }),
-    closed: subscriptions.closed,
+    narrow: subscriptions.narrow,
+    closed(session) {
+      if (session.conversation) session.conversation.held = undefined
+      subscriptions.closed(session)
+    },
   }
 }
 
 function publishFault(grant: Grant, channel: string, text: string): CommandCode | undefined {
   if (!grant.canWrite) return 'MODE_NOT_ALLOWED'
-  if (!allows(grant, channel)) return 'CHANNEL_NOT_ALLOWED'
+  if (!allows(grant, channel) || grant.rights?.has(channel) === false) return 'CHANNEL_NOT_ALLOWED'
+  if (!canWrite(grant, channel)) return 'MODE_NOT_ALLOWED'
   return text.includes('\0') || !text.isWellFormed() ? 'NOT_TEXT' : undefined
 }
 

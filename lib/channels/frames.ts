@@ -1,6 +1,6 @@
 /** Owns the frames that clients send: each is counted, and its text is published or is a command. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, writable } from '../access/grant.ts'
 import type { Metrics } from '../metrics.ts'
 import type { ClosureCode } from '../refusal.ts'
 import type { Client } from './client.ts'
@@ -60,7 +60,7 @@ export function createFrames<S extends Sending>(options: FramesOptions<S>): Fram
     message(session, message) {
       session.silentRounds = 0
       if (!takes(session)) return
-      if (!session.conversation && !session.grant.canWrite) return ignore(session)
+      if (!session.conversation && writable(session.grant).length === 0) return ignore(session)
       if (clock.wall() >= session.grant.expiresAt) return close(session, 'EXPIRED')
       const text = decode(message)
       if (session.conversation) return conversations.message(session, text)

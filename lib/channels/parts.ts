@@ -3,6 +3,7 @@
 import type { Grant } from '../access/grant.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Refusal } from '../refusal.ts'
+import type { Authority } from './authority.ts'
 import type { Broker } from './broker.ts'
 import type { ClientLog } from './client-log.ts'
 import { createConversations } from './conversation.ts'
@@ -14,6 +15,8 @@ import { createPublisher } from './publisher.ts'
 import { createReadings } from './reading.ts'
 import type { Session } from './record.ts'
 import type { Registry } from './registry.ts'
+import { createReviews } from './reviews.ts'
+import { createRights } from './rights.ts'
 import { createSlowReaders } from './slow-readers.ts'
 
 export interface PartsOptions {
@@ -30,6 +33,10 @@ export interface PartsOptions {
   readonly maxSubscriptions: number
   /** What a token allows, before any channel is asked for. */
   readonly authorize: (token: string) => Grant | Refusal | Promise<Grant | Refusal>
+  /** Undefined where only tokens decide. */
+  readonly authority: Authority | undefined
+  /** Milliseconds after which it is asked again about each client. */
+  readonly reviewEvery: number
   readonly sendBufferBytes: number
   /** Whether readers that cannot be told what they may have missed are closed. */
   readonly closeAfterOutage: boolean
@@ -88,8 +95,10 @@ export function createParts(
     close,
     handedOn,
   })
+  const rights = createRights<Session>(options.authority)
   const conversations = createConversations<Session>({
     readings,
+    rights,
     publisher,
     history: options.broker.history,
     isKept: options.isKept,
@@ -97,6 +106,7 @@ export function createParts(
     authorize: options.authorize,
     renewed(session, earlier) {
       liveness.renewed(session, earlier)
+      reviews?.renewed(session)
       log.renewed(session)
       changed(session)
     },
@@ -110,6 +120,19 @@ export function createParts(
     handedOn,
   })
 
+  const reviews =
+    options.authority &&
+    createReviews<Session>({
+      sessions,
+      authority: options.authority,
+      every: options.reviewEvery,
+      now: clock.monotonic,
+      isOpen,
+      withdrawn: () => metrics.withdrawn.add(),
+      close,
+      narrow: conversations.narrow,
+    })
+
   const frames = createFrames<Session>({
     maxMessagesPerSecond: options.maxMessagesPerSecond,
     clock,
@@ -119,5 +142,5 @@ export function createParts(
     metrics,
     log,
   })
-  return { liveness, readings, conversations, frames, handedOn }
+  return { liveness, reviews, readings, conversations, frames, handedOn }
 }

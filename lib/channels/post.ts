@@ -1,6 +1,6 @@
 /** Owns a message of somebody who is not connected: all they learn is what became of it. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, writable } from '../access/grant.ts'
 import type { Metrics } from '../metrics.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Outcome } from './broker.ts'
@@ -33,7 +33,8 @@ export type Post = (
 export function createPost({ forwardClaims, metrics, ...options }: PostOptions): Post {
   const send = createSend(options)
   const { limitOf } = options
-  return ({ claims, channels }, message, key, settled) => {
+  return (grant, message, key, settled) => {
+    const channels = writable(grant)
     if (message === undefined)
       return settled(channels.every((channel) => limitOf(channel) > NOTIFICATION_BYTES) ? 'TOO_LARGE_TO_KEEP' : 'TOO_LARGE')
     const text = decode(message)
@@ -41,7 +42,7 @@ export function createPost({ forwardClaims, metrics, ...options }: PostOptions):
     metrics.received.add()
     metrics.receivedBytes.add(message.length)
     const payload = JSON.stringify(text)
-    const messages = envelopeFrames(claims, channels, forwardClaims).map((frame) => ({ ...envelope(frame, payload), key }))
+    const messages = envelopeFrames(grant.claims, channels, forwardClaims).map((frame) => ({ ...envelope(frame, payload), key }))
     let left = messages.length
     let refused: PostFault | undefined
     const fault = send(messages, (outcome: Outcome) => {

@@ -1,13 +1,13 @@
 /** Owns publishing: a client's text goes to the broker in one envelope for each of its channels. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, writable } from '../access/grant.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
 import type { Broker, Outcome } from './broker.ts'
 import { type Envelope, envelope, envelopeFrame, envelopeFrames, envelopeHead, type Frame } from './envelope.ts'
 
 /** What each session keeps for this. */
 export interface Publishing {
-  readonly grant: Pick<Grant, 'claims' | 'channels'>
+  readonly grant: Grant
   /** The constant parts of this client's envelopes, one for each channel. Made for its first message, because most clients only read. */
   frames: readonly Frame[] | undefined
   /** Called with the outcome of each of its messages. Made for the first. */
@@ -67,7 +67,7 @@ export function createPublisher<P extends Publishing>({
       client.settled ??= (outcome) => {
         if (outcome !== 'committed') refused(client)
       }
-      client.frames ??= envelopeFrames(client.grant.claims, client.grant.channels, forwardClaims)
+      client.frames ??= envelopeFrames(client.grant.claims, writable(client.grant), forwardClaims)
       return send(
         client.frames.map((frame) => envelope(frame, payload)),
         client.settled,

@@ -1,13 +1,14 @@
 /** Owns what is kept of a connected client. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, readable } from '../access/grant.ts'
 import type { Client, Protocol } from './client.ts'
 import { createId } from './client-log.ts'
 import type { Ending } from './ending.ts'
 import type { Sending } from './frames.ts'
 import type { Beginning, Reading } from './reading.ts'
+import type { Reviewed } from './reviews.ts'
 
-export interface Session extends Sending, Ending, Reading {
+export interface Session extends Sending, Ending, Reading, Reviewed {
   grant: Grant
   channels: readonly string[]
   readonly protocol: Protocol
@@ -35,7 +36,7 @@ export const createSession = (grant: Grant, protocol: Protocol, address: string,
   address,
   grant,
   // Who sends commands names a channel in each: only what it reads is what it is on.
-  channels: protocol.commands && !grant.canRead ? [] : grant.channels,
+  channels: protocol.commands ? readable(grant) : grant.channels,
   conversation: undefined,
   protocol,
   client: nobody,
@@ -44,6 +45,7 @@ export const createSession = (grant: Grant, protocol: Protocol, address: string,
   frames: undefined,
   admittedAt: performance.now(),
   openedAt: 0,
+  reviewAt: Number.POSITIVE_INFINITY,
   silentRounds: 0,
   isPinged: false,
   warnAt: Number.POSITIVE_INFINITY,

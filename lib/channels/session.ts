@@ -1,6 +1,6 @@
 /** Owns connected clients: what happens when one opens, sends, falls silent, reads too slowly, expires and closes. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, readable as readableOf } from '../access/grant.ts'
 import type { Log } from '../log.ts'
 import { closing, type Refusal } from '../refusal.ts'
 import type { Client, Protocol } from './client.ts'
@@ -55,6 +55,8 @@ export interface Sessions {
   disconnect(session: Session, reason: string): void
   /** Closes the readers of a channel that the broker does not deliver any more. */
   lost(channel: string): void
+  /** Asks at once whether every client still may what it may. */
+  review(): void
   /** Closes every client with 1001 and resolves when all are gone, or after `patience` milliseconds. */
   closeAll(patience: number): Promise<void>
 }
@@ -74,7 +76,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   const log = createClientLog(options.log, options.logClaim)
   const sessions = new Set<Session>()
   const endings = createEndings(sessions, log)
-  const { liveness, readings, conversations, frames, handedOn } = createParts(options, sessions, endings, log)
+  const { liveness, reviews, readings, conversations, frames, handedOn } = createParts(options, sessions, endings, log)
   const { close, closeAll, gone } = endings
   let created = 0
 
@@ -107,6 +109,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       readings.begin(session, readable(session), session.beginning)
       metrics.opened.add(session.grant.mode)
       liveness.opened(session)
+      reviews?.opened(session)
       log.opened(session)
       meta.opened(session)
       registry?.opened(session)
@@ -121,6 +124,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       sessions.delete(session)
       registry?.closed(session)
       liveness.closed(session)
+      reviews?.closed()
       conversations.closed(session)
       leave(session)
       const { closure } = session
@@ -142,17 +146,18 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
     historyLost() {
       for (const session of sessions)
-        if (session.closure === undefined && session.grant.canRead)
+        if (session.closure === undefined && readable(session).length > 0)
           readings.missed(session, readable(session), undefined, clock.wall())
     },
     lost(channel) {
       for (const session of sessions) if (readable(session).includes(channel)) close(session, 'CHANNEL_LOST')
     },
     disconnect: (session, reason) => close(session, 'DISCONNECTED', reason),
+    review: () => reviews?.all(),
     closeAll,
   }
 }
 
 /** Whoever sends commands is on what it reads, also between two tokens. */
 const readable = ({ conversation, grant, channels }: Session): readonly string[] =>
-  conversation || grant.canRead ? channels : []
+  conversation ? channels : readableOf(grant, channels)

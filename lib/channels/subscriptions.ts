@@ -1,11 +1,12 @@
 /** Owns what a client that sends commands is subscribed to. */
 
-import { allows, type Grant } from '../access/grant.ts'
-import { type CommandCode, commandCode, type Refusal } from '../refusal.ts'
+import { allows, canRead, type Decision, type Grant, isUndecided } from '../access/grant.ts'
+import { type CommandCode, commandCode, type Refusal, refuse } from '../refusal.ts'
 import { createBeginnings, isBeginning } from './beginning.ts'
 import type { Asked, Broker } from './broker.ts'
 import type { Client, CommandEvent, Id, Protocol, SubscribeCommand } from './client.ts'
 import { type Beginning, type Readings, startOf } from './reading.ts'
+import type { Rights } from './rights.ts'
 
 /** What each session keeps for this. */
 export interface Subscribing {
@@ -41,6 +42,7 @@ export interface Subscriptions<S> {
 
 export interface SubscriptionsOptions<S> {
   readonly readings: Readings<S>
+  readonly rights: Rights<S>
   readonly history: Broker['history']
   /** Of one client at most. */
   readonly maxSubscriptions: number
@@ -51,7 +53,7 @@ export interface SubscriptionsOptions<S> {
 }
 
 export function createSubscriptions<S extends Subscribing>(options: SubscriptionsOptions<S>): Subscriptions<S> {
-  const { readings, history, changed, write, refuse } = options
+  const { readings, rights, history, changed, write } = options
   const findBeginning = createBeginnings(history)
 
   const position = (beginning: Beginning): string | null => (history === undefined ? null : startOf(history, beginning))
@@ -59,35 +61,46 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
   function beginningOf({ protocol }: S, channel: string, asked: Asked): ReturnType<typeof findBeginning> {
     // Nothing is kept that could lie behind the position.
     if (history === undefined && asked && 'since' in asked) return 'lost'
-    return findBeginning(asked, { canRead: true, channels: [channel] }, protocol, true)
+    return findBeginning(asked, [channel], protocol, true)
   }
 
   function subscribe(session: S, { id, channel, asked }: SubscribeCommand): void {
     const { grant, channels, conversation } = session
     if (!conversation) return
-    const fault = readFault(grant, channel)
-    if (fault) return refuse(session, id, fault)
+    const fault = tokenFault(grant, channel)
+    if (fault) return options.refuse(session, id, fault)
     if (isOn(session, channel)) return write(session, { id, event: 'Subscribed', channel, position: position(undefined) })
     if (channels.length + conversation.joining.length >= options.maxSubscriptions)
-      return refuse(session, id, 'TOO_MANY_SUBSCRIPTIONS')
+      return options.refuse(session, id, 'TOO_MANY_SUBSCRIPTIONS')
     const following = readings.join(session, [channel])
     const beginning = beginningOf(session, channel, asked)
     const joining: Joining = { id, channel }
     conversation.joining = [...conversation.joining, joining]
-    if (following === undefined && !(beginning instanceof Promise)) return joined(session, joining, undefined, beginning)
-    void Promise.all([following, beginning]).then(([refusals, found]) => joined(session, joining, refusals?.[0], found))
+    const decision = rights.ask(session, channel)
+    if (following === undefined && !(beginning instanceof Promise) && !(decision instanceof Promise))
+      return joined(session, joining, undefined, beginning, decision)
+    void Promise.all([following, beginning, decision]).then(([refusals, found, decided]) =>
+      joined(session, joining, refusals?.[0], found, decided),
+    )
   }
 
-  function joined(session: S, joining: Joining, refusal: Refusal | undefined, found: Beginning | Refusal): void {
+  function joined(
+    session: S,
+    joining: Joining,
+    refusal: Refusal | undefined,
+    found: Beginning | Refusal,
+    decision: Decision | undefined,
+  ): void {
     const { conversation } = session
     // It left meanwhile.
     if (!conversation?.joining.includes(joining)) return
     conversation.joining = conversation.joining.filter((other) => other !== joining)
     const { id, channel } = joining
     const isThere = isOn(session, channel)
-    const begins = refusal ?? found
+    const fault = isUndecided(decision) ? decision : decisionFault(session.grant, channel)
+    const begins = fault === undefined ? (refusal ?? found) : refuse(fault)
     if (isThere || !isBeginning(begins)) readings.leave(session, [channel])
-    if (!isBeginning(begins)) return refuse(session, id, commandCode(begins))
+    if (!isBeginning(begins)) return options.refuse(session, id, commandCode(begins))
     if (!isThere) {
       session.channels = [...session.channels, channel]
       changed(session)
@@ -105,7 +118,7 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
       if (code === undefined || !conversation.joining.includes(joining)) continue
       conversation.joining = conversation.joining.filter((other) => other !== joining)
       readings.leave(session, [joining.channel])
-      refuse(session, joining.id, code)
+      options.refuse(session, joining.id, code)
     }
   }
 
@@ -122,7 +135,7 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
     const isThere = isOn(session, channel)
     if (isThere) leave(session, channel)
     if (isThere || isJoining) write(session, { id, event: 'Unsubscribed', channel })
-    else refuse(session, id, 'NOT_SUBSCRIBED')
+    else options.refuse(session, id, 'NOT_SUBSCRIBED')
   }
 
   return {
@@ -130,12 +143,12 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
     unsubscribe,
     narrow(session) {
       for (const channel of session.channels) {
-        const code = readFault(session.grant, channel)
+        const code = tokenFault(session.grant, channel) ?? (canRead(session.grant, channel) ? undefined : 'ACCESS_WITHDRAWN')
         if (code === undefined || !isOn(session, channel)) continue
         leave(session, channel)
         write(session, { event: 'Unsubscribed', channel, code })
       }
-      abandon(session, (channel) => readFault(session.grant, channel))
+      abandon(session, (channel) => tokenFault(session.grant, channel))
     },
     closed(session) {
       const { conversation } = session
@@ -150,7 +163,13 @@ export function createSubscriptions<S extends Subscribing>(options: Subscription
 /** A client that is found to read too slowly, as it is written to, is on no channel any more. */
 const isOn = ({ channels }: Subscribing, channel: string): boolean => channels.includes(channel)
 
-function readFault(grant: Grant, channel: string): 'MODE_NOT_ALLOWED' | 'CHANNEL_NOT_ALLOWED' | undefined {
+function tokenFault(grant: Grant, channel: string): 'MODE_NOT_ALLOWED' | 'CHANNEL_NOT_ALLOWED' | undefined {
   if (!grant.canRead) return 'MODE_NOT_ALLOWED'
   return allows(grant, channel) ? undefined : 'CHANNEL_NOT_ALLOWED'
+}
+
+/** What a decision leaves to be refused. */
+function decisionFault(grant: Grant, channel: string): 'MODE_NOT_ALLOWED' | 'CHANNEL_NOT_ALLOWED' | undefined {
+  if (canRead(grant, channel)) return undefined
+  return grant.rights?.has(channel) ? 'MODE_NOT_ALLOWED' : 'CHANNEL_NOT_ALLOWED'
 }

@@ -1,7 +1,8 @@
 /** Owns who is let in, at every door: where the token and the channel are in a request, and the checks that refuse it. */
 
 import type { Authenticator } from '../access/authenticator.ts'
-import { type Grant, grant, type Permit } from '../access/grant.ts'
+import { type Grant, grant, narrowed, type Permit, readable } from '../access/grant.ts'
+import type { Authority } from '../channels/authority.ts'
 import { createBeginnings, isBeginning } from '../channels/beginning.ts'
 import type { History } from '../channels/broker.ts'
 import type { Protocol } from '../channels/client.ts'
@@ -20,6 +21,8 @@ import { readPath } from './target.ts'
 
 export interface AdmissionOptions {
   readonly authenticator: Authenticator
+  /** Undefined where only tokens decide. */
+  readonly authority: Authority | undefined
   readonly allowedOrigins: readonly string[] | undefined
   readonly maxConnections: number
   /** The proxies whose `X-Forwarded-For` counts. */
@@ -56,6 +59,8 @@ export interface Admission {
   closed(): RefusalCode | undefined
   /** What the token allows here. @param subscribes whether the client is on its channels from the start; most are. */
   admit(attempt: Attempt, subscribes?: boolean): Grant | Refusal | Promise<Grant | Refusal>
+  /** A grant, narrowed to what is decided of its channels now. */
+  decided(grant: Grant): Grant | Refusal | Promise<Grant | Refusal>
   /** Makes a session of what was admitted, with its channels followed. */
   connect(attempt: Attempt, grant: Grant, protocol: Protocol): Session | Refusal | Promise<Session | Refusal>
   /** Counts and logs a refusal, and answers it. */
@@ -63,12 +68,19 @@ export interface Admission {
 }
 
 export function createAdmission(options: AdmissionOptions): Admission {
-  const { authenticator, allowedOrigins, trustedProxies, sessions, metrics, product } = options
+  const { authenticator, authority, allowedOrigins, trustedProxies, sessions, metrics, product } = options
   const logRefusal = createRefusalLog(options.log)
   const beginningOf = createBeginnings(options.history)
 
-  const granted = ({ asked }: Attempt, permit: Permit | Refusal, subscribes: boolean): Grant | Refusal =>
-    isRefusal(permit) ? permit : grant(permit, asked, Date.now(), subscribes)
+  function granted({ asked }: Attempt, permit: Permit | Refusal, subscribes: boolean): ReturnType<typeof decided> {
+    const allowed = isRefusal(permit) ? permit : grant(permit, asked, Date.now(), subscribes)
+    return isRefusal(allowed) ? allowed : decided(allowed)
+  }
+
+  function decided(allowed: Grant): Grant | Refusal | Promise<Grant | Refusal> {
+    if (!authority) return allowed
+    return inTick(authority.decide(allowed, allowed.channels), (decisions) => narrowed(allowed, decisions))
+  }
 
   function create(
     { address }: Attempt,
@@ -107,12 +119,13 @@ export function createAdmission(options: AdmissionOptions): Admission {
       if (token === undefined) return refuse('TOKEN_MISSING')
       return inTick(authenticator.verify(token), (permit) => granted(attempt, permit, subscribes))
     },
+    decided,
     connect(attempt, allowed, protocol) {
       if (protocol.commands && allowed.channels.length > options.maxSubscriptions) return refuse('TOO_MANY_SUBSCRIPTIONS')
       // Without history the query says nothing, as of old.
       const asked = options.history && readAskedOfHistory(attempt.request)
       if (asked && isRefusal(asked)) return asked
-      return inTick(beginningOf(asked, allowed, protocol), (beginning) => create(attempt, allowed, protocol, beginning))
+      return inTick(beginningOf(asked, readable(allowed), protocol), (beginning) => create(attempt, allowed, protocol, beginning))
     },
     reject({ request, address, asked, token, door }, code) {
       metrics.refused.add(code.toLowerCase())

@@ -59,6 +59,7 @@ type Say = (name: string, data: object) => string
 function lastWords(closure: ClosureCode, reason: string, expiresAt: number, say: Say): string {
   if (closure === 'DISCONNECTED') return say('Disconnected', { reason })
   if (closure === 'EXPIRED') return say('TokenExpired', { expires: expiresAt / 1000 })
+  if (closure === 'ACCESS_WITHDRAWN') return say('AccessWithdrawn', {})
   if (closure === 'SHUTDOWN') return retryAfter(Math.round(SPREAD.least + Math.random() * (SPREAD.most - SPREAD.least)))
   return `: ${reason}\n\n`
 }

@@ -1,6 +1,6 @@
 /** Owns messages that are posted: the body of a request is the text, and the answer says what became of it. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, writable } from '../access/grant.ts'
 import type { Post, PostFault } from '../channels/post.ts'
 import { createTokenRate } from '../channels/rate.ts'
 import type { Session } from '../channels/session.ts'
@@ -44,15 +44,18 @@ export function createPosts({
 
   async function publish(attempt: Attempt, allowed: Grant | Refusal, exchange: Exchange<Session>): Promise<Response> {
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
-    if (!allowed.canWrite) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
+    if (writable(allowed).length === 0) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
     if (isAbove(attempt.token ?? '')) return admission.reject(attempt, 'TOO_FAST')
     const key = attempt.request.headers.get('Idempotency-Key') || undefined
     if (key !== undefined && key.length > KEY_LENGTH) return admission.reject(attempt, 'KEY_TOO_LONG')
     exchange.hold(attempt.request, HELD)
     const body = await readBody(attempt.request, messageBytes)
-    // It may have come slowly, and the server have begun to shut down meanwhile.
+    // It may have come slowly. The server may have begun to shut down meanwhile, and another decision have been taken.
+    const still = await admission.decided(allowed)
+    if (isRefusal(still)) return admission.reject(attempt, still.refused)
+    if (writable(still).length === 0) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
     const closed = admission.closed()
-    const fault = closed ?? (typeof body === 'string' ? body : await outcome(allowed, body, key))
+    const fault = closed ?? (typeof body === 'string' ? body : await outcome(still, body, key))
     return fault === undefined ? new Response(null, { status: 204, headers }) : admission.reject(attempt, fault)
   }
 

@@ -1,6 +1,6 @@
 /** Owns which requests become event streams. */
 
-import type { Grant } from '../access/grant.ts'
+import { type Grant, readable } from '../access/grant.ts'
 import type { Session, Sessions } from '../channels/session.ts'
 import { isRefusal, type Refusal } from '../refusal.ts'
 import type { Exchange, Handlers } from '../runtime/contract.ts'
@@ -38,7 +38,7 @@ export function createStreams({ admission, sessions, eventStreams, product }: St
 
   function connect(attempt: Attempt, allowed: Grant | Refusal, exchange: Exchange<Session>): Response | Promise<Response> {
     if (isRefusal(allowed)) return admission.reject(attempt, allowed.refused)
-    if (!allowed.canRead) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
+    if (readable(allowed).length === 0) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
     return inTick(admission.connect(attempt, allowed, kindOf(attempt.request).protocol), (session) =>
       answer(attempt, session, exchange),
     )

@@ -15,6 +15,14 @@ export interface Inspected {
   readonly isOwnCall: boolean
 }
 
+/** That of PGWS_AUTHORIZE_FUNCTION. */
+export const authorizing = (name: string, roleClaim: string | undefined): Inspected => ({
+  variable: 'PGWS_AUTHORIZE_FUNCTION',
+  name,
+  parameters: 'text',
+  isOwnCall: roleClaim === undefined,
+})
+
 /** Every function of that name, the one that fits first, and whom the server is in the database. */
 const FIND = `select format('%I.%I', part[1], part[2]) as name, quote_ident(part[1]) as schema, quote_ident(current_user) as role,
     found.*

@@ -45,6 +45,8 @@ export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
     maxSubscriptions: 1000,
     authorize: () => refuse('TOKEN_MALFORMED'),
     maxMessagesPerSecond: Number.POSITIVE_INFINITY,
+    authority: undefined,
+    reviewEvery: 60_000,
     sendBufferBytes: 1_000_000,
     closeAfterOutage: false,
     ...options,

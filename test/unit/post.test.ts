@@ -90,6 +90,7 @@ async function answer(post: Post): Promise<string> {
     read: (request) => ({ request, address: '', asked: 'a', token: 't', door: 'message' }),
     closed: () => undefined,
     admit: () => grant,
+    decided: (allowed) => allowed,
     connect: () => ({ refused: 'INTERNAL' }),
     reject: (_, code) => new Response(code),
   }

@@ -12,6 +12,7 @@ function routes({ verify = () => ({ refused: 'KEY_UNKNOWN' }) }: { verify?: Auth
   const lines: string[] = []
   const answer = createRoutes({
     authenticator: { verify, replace: () => undefined, stop: () => undefined },
+    authority: undefined,
     allowedOrigins: undefined,
     maxSubscriptions: 1000,
     maxConnections: 1,
