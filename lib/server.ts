@@ -11,7 +11,6 @@ import { createHub, createMatcher } from './channels/hub.ts'
 import { createPost } from './channels/post.ts'
 import { createSessions } from './channels/session.ts'
 import type { Config } from './config/config.ts'
-import type { Database } from './database/connection.ts'
 import { place } from './database/conninfo.ts'
 import { createDatabase } from './database/database.ts'
 import { createAdmin } from './doors/admin.ts'
@@ -21,8 +20,7 @@ import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
-import { createAuthority } from './rules/authority.ts'
-import { authorizing, FunctionFault, mustBeCallable } from './rules/inspection.ts'
+import { createRules } from './rules/rules.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { inTick } from './waiting.ts'
 
@@ -69,10 +67,9 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const authenticator = authenticatorOf(config, log)
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
-  const { authorizeFunction } = config
-  const authority =
-    authorizeFunction === undefined ? undefined : createAuthority({ database, name: authorizeFunction, log, metrics })
-  const signals = new Map(authority ? [[AUTHORIZE_AGAIN, decideAgain]] : [])
+  const rules = createRules(config, { database, log, metrics })
+  const { authority } = rules
+  const signals = rules.signals(() => sessions.review())
   const broker = brokerOf(config, { database, isKept, signals, log, metrics })
   const meta = metaOf(config, broker, log)
   const hub = createHub({
@@ -93,10 +90,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     maxSubscriptions: config.maxSubscriptions,
     authorize(token) {
-      return inTick(authenticator.verify(token), (permit) => {
-        const granted = allowed(permit)
-        return authority === undefined || isRefusal(granted) ? granted : narrowed(granted, [])
-      })
+      return inTick(authenticator.verify(token), (permit) => allowed(permit, authority !== undefined))
     },
     authority,
     reviewEvery: config.authorizeInterval,
@@ -148,17 +142,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   metrics.gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
   describeProcess(metrics, version, usage)
 
-  /** What was decided may not hold any more. */
-  function decideAgain(): void {
-    authority?.forget()
-    sessions.review()
-  }
-
   async function end(): Promise<number> {
     log.info('draining', { clients: sessions.count })
     const lostMessages = await drain(config.shutdownTimeout, { running, broker, sessions })
     authenticator.stop()
-    authority?.stop()
+    rules.stop()
     running.stop()
     admin?.stop()
     if (lostMessages > 0) log.error('stopped with messages that the database did not take', { messages: lostMessages })
@@ -171,7 +159,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     adminPort: admin?.port,
     async start() {
       log.info('waiting for the database', { server: conninfo.hosts.map(place).join(',') })
-      const isCallable = await inspect(config, database)
+      const isCallable = await rules.inspect()
       await broker.start({
         message: hub.deliver,
         missed: sessions.missed,
@@ -180,7 +168,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
         restored: meta.restored,
         ended: lost,
       })
-      if (!isCallable) await inspect(config, database)
+      if (!isCallable) await rules.inspect()
       hasListened = true
     },
     async reload(next) {
@@ -194,23 +182,6 @@ export async function createServer({ config, runtime, log, version, usage, lost,
       stopping ??= end()
       return stopping
     },
-  }
-}
-
-/** The database channel that pgws.authorize_again() rings. */
-const AUTHORIZE_AGAIN = 'pgws_authorize'
-
-/** @returns false where the database cannot be reached: the broker says why. @throws FunctionFault */
-async function inspect({ authorizeFunction, jwtRoleClaim }: Config, database: Database): Promise<boolean> {
-  if (authorizeFunction === undefined) return true
-  try {
-    const session = await database.connect()
-    const inspected = authorizing(authorizeFunction, jwtRoleClaim)
-    await mustBeCallable(session, inspected).finally(() => session.close())
-    return true
-  } catch (error) {
-    if (error instanceof FunctionFault) throw error
-    return false
   }
 }
 
@@ -247,9 +218,11 @@ const authenticatorOf = (config: Config, log: Log): Authenticator =>
 const metaOf = ({ metaChannel, metaEvents, forwardClaims }: Config, broker: Broker, log: Log): MetaEvents =>
   createMetaEvents({ channel: metaChannel, events: metaEvents, forwardClaims, broker, log })
 
-/** What a token allows whose client asks for no channel yet. */
-const allowed = (permit: Permit | Refusal): Grant | Refusal =>
-  isRefusal(permit) ? permit : grant(permit, undefined, Date.now(), false)
+/** What a token allows whose client asks for no channel yet. @param isDecided whether each channel is decided on, too. */
+function allowed(permit: Permit | Refusal, isDecided: boolean): Grant | Refusal {
+  const granted = isRefusal(permit) ? permit : grant(permit, undefined, Date.now(), false)
+  return isRefusal(granted) || !isDecided ? granted : narrowed(granted, [])
+}
 
 function describeProcess({ gauge }: Metrics, version: string, usage: ServerOptions['usage']): void {
   gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')

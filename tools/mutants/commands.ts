@@ -127,7 +127,7 @@ export const commands: readonly Mutant[] = [
   },
   {
     ...subscriptions,
-    find: 'abandon(session, (channel) => readFault(session.grant, channel))',
+    find: 'abandon(session, (channel) => tokenFault(session.grant, channel))',
     replace: '',
     promise: 'What a new token does not allow does not come to stand under it',
     title: 'a new token ends what it does not allow',
@@ -156,8 +156,8 @@ export const commands: readonly Mutant[] = [
   },
   {
     ...conversation,
-    find: "if (!allows(grant, channel)) return 'CHANNEL_NOT_ALLOWED'\n  return text",
-    replace: 'return text',
+    find: "if (!allows(grant, channel) || grant.rights?.has(channel) === false) return 'CHANNEL_NOT_ALLOWED'",
+    replace: '',
     promise: 'A client publishes on channels of its token alone',
     ...onTheWire,
     title: 'needs w, a channel that the token allows',

@@ -195,7 +195,7 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...streams,
-    find: "if (!allowed.canRead) return admission.reject(attempt, 'MODE_NOT_ALLOWED')",
+    find: "if (readable(allowed).length === 0) return admission.reject(attempt, 'MODE_NOT_ALLOWED')",
     replace: '',
     promise: 'A stream of a token that may only write is refused',
     title: 'of a token that may only write',
@@ -237,7 +237,7 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...posts,
-    find: "if (!allowed.canWrite) return admission.reject(attempt, 'MODE_NOT_ALLOWED')",
+    find: "if (writable(allowed).length === 0) return admission.reject(attempt, 'MODE_NOT_ALLOWED')",
     replace: '',
     promise: 'A POST of who may only read is refused',
     title: 'a POST is refused',

@@ -18,14 +18,15 @@ export const sessions: readonly Mutant[] = [
   {
     ...session,
     file: 'lib/channels/frames.ts',
-    find: 'if (!session.conversation && !session.grant.canWrite) return ignore(session)',
+    file: 'lib/access/grant.ts',
+    find: 'if (!grant.canWrite) return NO_CHANNELS',
     replace: '',
     promise: 'A message from a client without w is ignored',
     title: 'without leave to write',
   },
   {
     ...session,
-    find: 'conversation || grant.canRead ? channels : []',
+    find: 'conversation ? channels : readableOf(grant, channels)',
     replace: 'channels',
     promise: 'A client without r receives nothing',
     title: 'does not reach a connection that may only write',

@@ -13,6 +13,7 @@ import { journalOperations } from './journal-operations.ts'
 import type { Mutant } from './mutant.ts'
 import { examplePage } from './page.ts'
 import { program } from './program.ts'
+import { rules } from './rules.ts'
 import { sessions } from './sessions.ts'
 
 export const mutants: readonly Mutant[] = [
@@ -29,5 +30,6 @@ export const mutants: readonly Mutant[] = [
   ...journalOperations,
   ...examplePage,
   ...program,
+  ...rules,
   ...sessions,
 ]

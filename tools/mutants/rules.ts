@@ -1,0 +1,57 @@
+/** Owns the breaks of what the database decides. */
+import type { Mutant } from './mutant.ts'
+
+const authority = { test: 'test/contract/authority.test.ts' }
+const authorize = { test: 'test/contract/authorize.test.ts' }
+
+export const rules: readonly Mutant[] = [
+  {
+    ...authority,
+    file: 'lib/rules/decision.ts',
+    find: "      raise exception 'undone';\n",
+    replace: '',
+    promise: 'Role and claims of one question are never there in another',
+    title: 'a call that fails is undone like one that does not',
+  },
+  {
+    ...authority,
+    file: 'lib/rules/authority.ts',
+    find: 'Map.groupBy(asked, ({ role }) => role)',
+    replace: "Map.groupBy(asked, () => '')",
+    promise: 'Each is asked about under the role of its token',
+    title: 'each question is asked under its role and claims',
+  },
+  {
+    ...authority,
+    file: 'lib/rules/questions.ts',
+    find: 'if (round !== rounds)',
+    replace: 'if (round > rounds)',
+    promise: 'What was being decided when all was to be asked again is asked again',
+    title: 'a decision is remembered for a second',
+  },
+  {
+    ...authority,
+    file: 'lib/rules/authority.ts',
+    find: '(isPassing && code !== CANCELED)',
+    replace: 'isPassing',
+    promise: 'An error of the function concerns its caller alone',
+    title: 'what no exception block catches concerns its caller alone',
+  },
+  {
+    ...authorize,
+    file: 'lib/access/grant.ts',
+    find: "  canRead && (rights === undefined || rights.get(channel)?.includes('r') === true)",
+    replace: '  canRead',
+    promise: 'What the database does not let a client read it does not get',
+    title: 'event streams and POST ask as an upgrade does',
+  },
+  {
+    ...authorize,
+    file: 'lib/rules/rules.ts',
+    find: '        review()\n',
+    replace: '',
+    promise: 'pgws.authorize_again() asks again about who is connected',
+    title: 'who loses access is told at once',
+    hangs: true,
+  },
+]
