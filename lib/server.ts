@@ -68,9 +68,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
   const rules = createRules(config, { database, log, metrics })
-  const { authority } = rules
-  const signals = rules.signals(() => sessions.review())
-  const broker = brokerOf(config, { database, isKept, signals, log, metrics })
+  const broker = brokerOf(config, { database, isKept, signals: rules.signals(() => sessions.review()), log, metrics })
   const meta = metaOf(config, broker, log)
   const hub = createHub({
     broker,
@@ -90,9 +88,9 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     maxSubscriptions: config.maxSubscriptions,
     authorize(token) {
-      return inTick(authenticator.verify(token), (permit) => allowed(permit, authority !== undefined))
+      return inTick(authenticator.verify(token), (permit) => allowed(permit, rules.authority !== undefined))
     },
-    authority,
+    authority: rules.authority,
     reviewEvery: config.authorizeInterval,
     sendBufferBytes: config.sendBufferBytes + (config.journal ? config.maxMessageBytes : 0),
     closeAfterOutage: config.closeAfterOutage,
@@ -101,7 +99,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const messageBytes = config.journal ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES
   const routes = createRoutes({
     authenticator,
-    authority,
+    authority: rules.authority,
     allowedOrigins: config.allowedOrigins,
     maxConnections: config.maxConnections,
     history: broker.history,
@@ -126,11 +124,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     {
       ...createSocketHandlers(sessions),
       request: routes,
-      paused: (reason) => {
-        metrics.pauses.add()
-        log.error('accepting no connections', { reason })
-      },
-      resumed: () => log.info('accepting connections again'),
+      ...tellingOfPauses(log, metrics),
     },
   )
   const isReady = (): boolean => stopping === undefined && broker.isReady
@@ -200,6 +194,14 @@ const brokerOf = (
     checkInterval: config.checkInterval,
     attempts: Math.max(1, config.retries),
   })
+
+const tellingOfPauses = (log: Log, metrics: Metrics) => ({
+  paused(reason: string): void {
+    metrics.pauses.add()
+    log.error('accepting no connections', { reason })
+  },
+  resumed: () => log.info('accepting connections again'),
+})
 
 const authenticatorOf = (config: Config, log: Log): Authenticator =>
   createAuthenticator({

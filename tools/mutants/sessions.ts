@@ -17,7 +17,6 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
-    file: 'lib/channels/frames.ts',
     file: 'lib/access/grant.ts',
     find: 'if (!grant.canWrite) return NO_CHANNELS',
     replace: '',
