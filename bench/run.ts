@@ -10,7 +10,7 @@ import { median } from '../test/support/median.ts'
 import { startPostgres } from '../test/support/postgres.ts'
 import { token } from '../test/support/token.ts'
 import { openPosters, openStreams } from './http.ts'
-import { type Running, start, subjects } from './subjects.ts'
+import { own, type Running, start, subjects } from './subjects.ts'
 
 const quick = process.argv.includes('--quick')
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
@@ -245,6 +245,18 @@ const works: readonly Work[] = [
     subjects: ours,
     run: (server) =>
       beside('messages/s', write(server, size(20, 5), size(1000, 100)), () => publish(server, size(20, 5), size(1000, 100))),
+  },
+  {
+    name: 'messages through a function that returns its payload',
+    subjects: ['this server'],
+    async run(server) {
+      await sql`create or replace function public.bench_echo(channel text, payload text) returns text language plpgsql as 'begin return payload; end'`
+      const handling = await start(own, database.uri, given, { PGWS_MESSAGE_FUNCTION: 'public.bench_echo' })
+      const writeTo = (one: Running) => write(one, size(20, 5), size(1000, 100))
+      const figures = await beside('messages/s', writeTo(server), () => writeTo(handling))
+      await handling.stop()
+      return figures
+    },
   },
   {
     name: 'burst to 1,000 event streams',

@@ -11,6 +11,7 @@ import { messageOf } from './fault.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { authorizing, type Inspected, mustBeCallable } from './rules/inspection.ts'
+import { inspectMessageFunction } from './rules/message-function.ts'
 import type { Runtime } from './runtime/contract.ts'
 
 /** ✓ works, ! works but was probably not intended, ✗ keeps the server from working. */
@@ -41,6 +42,13 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
     const inspected = authorizing(config.authorizeFunction, config.jwtRoleClaim)
     yield await attempt('function', () => describeFunction(config, inspected))
   }
+  if (config.messageFunction !== undefined)
+    yield await attempt('message function', () =>
+      inspectMessageFunction(
+        config,
+        createDatabase(() => config.database, 0),
+      ),
+    )
   yield await attempt('keys', async () => {
     const fetched = config.jwksUrl ? await createKeyReader(config.jwksUrl)() : []
     return [...config.keys, ...fetched].map(describeKey).join('; ')

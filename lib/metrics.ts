@@ -29,6 +29,7 @@ const SIZES = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 
 export function createMetrics() {
   const parts: (() => string)[] = []
+  const gauges = new Map<string, (() => Reading)[]>()
   const describe = (name: string, type: string, help: string): string => `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`
 
   function counter(name: string, help: string): Counter {
@@ -54,9 +55,14 @@ export function createMetrics() {
     }
   }
 
+  /** A gauge of plain numbers that is there already shows the sum. */
   function gauge(name: string, help: string, read: () => Reading, label?: string, type: 'gauge' | 'counter' = 'gauge'): void {
+    const known = gauges.get(name)
+    if (known) return void known.push(read)
+    const reads = [read]
+    gauges.set(name, reads)
     parts.push(() => {
-      const reading = read()
+      const reading = reads.length === 1 ? read() : reads.reduce((sum, one) => sum + Number(one()), 0)
       const values = typeof reading === 'number' ? [['', reading] as const] : Object.entries(reading)
       return describe(name, type, help) + values.map(([value, number]) => sample(name, label, value, number)).join('')
     })
@@ -102,6 +108,7 @@ export function createMetrics() {
     received: counter('pgws_messages_received_total', 'Messages received from clients.'),
     receivedBytes: counter('pgws_message_bytes_received_total', 'Bytes of messages received from clients.'),
     ignored: counter('pgws_messages_ignored_total', 'Messages of clients whose token does not let them write.'),
+    rejected: labelled('pgws_messages_refused_total', 'Messages of clients refused by the database or by its function.', 'by'),
     notifications: counter('pgws_notifications_received_total', 'Notifications received from the database.'),
     delivered: counter('pgws_messages_delivered_total', 'Messages handed to the sockets of readers.'),
     deliveredBytes: counter('pgws_message_bytes_delivered_total', 'Bytes of messages handed to the sockets of readers.'),

@@ -6,6 +6,13 @@
 /** PostgreSQL refuses a notification of this many bytes or more (manual page of NOTIFY). */
 export const NOTIFICATION_BYTES = 8000
 
+/**
+ * What may wait for the database: the messages' lengths, each with an allowance for what it costs beside its text. What one client's
+ * messages share is counted for each of them: a client that comes anew for each message shares nothing.
+ */
+export const BUFFER_BYTES = 64 * 1024 * 1024
+export const BUFFERED_MESSAGE_BYTES = 200
+
 /** Publishes of one client that may wait for their answer at once. */
 export const UNANSWERED_PUBLISHES = 20_000
 

@@ -20,6 +20,7 @@ import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
+import { createMessageHandler, inspectMessageFunction } from './rules/message-function.ts'
 import { createRules } from './rules/rules.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
 import { inTick } from './waiting.ts'
@@ -68,18 +69,18 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
   const rules = createRules(config, { database, log, metrics })
-  const broker = brokerOf(config, { database, isKept, signals: rules.signals(() => sessions.review()), log, metrics })
+  const parts = { database, isKept, log, metrics }
+  const handler = createMessageHandler(config, { ...parts, limitOf })
+  const broker = brokerOf(config, { ...parts, signals: rules.signals(() => sessions.review()), held: handler })
+  const ways = handler ? [handler, broker] : [broker]
+  // What the function is given need not fit into a notification: what it returns does.
+  const sending = { broker, handler, limitOf: handler ? () => config.maxMessageBytes + 1 : limitOf }
   const meta = metaOf(config, broker, log)
-  const hub = createHub({
-    broker,
-    metrics,
-    handedOn: (bytes, readers) => sessions.handedOn(bytes, readers),
-  })
+  const hub = createHub({ broker, metrics, handedOn: (bytes, readers) => sessions.handedOn(bytes, readers) })
   const sessions = createSessions({
     hub,
-    broker,
+    ...sending,
     isKept,
-    limitOf,
     meta,
     metrics,
     log,
@@ -96,7 +97,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     closeAfterOutage: config.closeAfterOutage,
     ...(pingEvery === undefined ? {} : { pingEvery }),
   })
-  const messageBytes = config.journal ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES
+  const messageBytes = config.journal || handler ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES
   const routes = createRoutes({
     authenticator,
     authority: rules.authority,
@@ -110,7 +111,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     sessions,
     protocols: createProtocols((topic, text) => running.publish(topic, text)),
     eventStreams: createEventStreams(),
-    post: createPost({ broker, limitOf, forwardClaims: config.forwardClaims, metrics }),
+    post: createPost({ ...sending, forwardClaims: config.forwardClaims, metrics }),
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     messageBytes,
     metrics,
@@ -138,7 +139,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
 
   async function end(): Promise<number> {
     log.info('draining', { clients: sessions.count })
-    const lostMessages = await drain(config.shutdownTimeout, { running, broker, sessions })
+    const lostMessages = await drain(config.shutdownTimeout, { running, ways, sessions })
     authenticator.stop()
     rules.stop()
     running.stop()
@@ -181,10 +182,11 @@ export async function createServer({ config, runtime, log, version, usage, lost,
 
 const brokerOf = (
   config: Config,
-  parts: Pick<PostgresOptions, 'database' | 'signals' | 'log' | 'metrics'> & Pick<JournalSettings, 'isKept'>,
+  parts: Pick<PostgresOptions, 'database' | 'held' | 'signals' | 'log' | 'metrics'> & Pick<JournalSettings, 'isKept'>,
 ): Broker =>
   createPostgresBroker({
     ...parts,
+    inspect: () => inspectMessageFunction(config, parts.database),
     channel: config.listenChannel,
     isDirect: createMatcher(config.databaseChannels ?? []),
     maxChannels: config.maxDatabaseChannels,

@@ -4,7 +4,7 @@
  */
 
 import { type ClosureCode, type CommandCode, UNANSWERED_PUBLISHES } from '../refusal.ts'
-import type { Outcome } from './broker.ts'
+import type { Outcome, Rejection } from './broker.ts'
 import type { Client, Id, Protocol } from './client.ts'
 
 /** What each session keeps for this. */
@@ -20,7 +20,7 @@ export interface Unanswered {
   readonly channel: string
   readonly isKept: boolean
   /** What became of it, while its answer waits for those ahead of it. */
-  outcome: 'published' | CommandCode | undefined
+  outcome: 'published' | CommandCode | Rejection | undefined
 }
 
 /** The publishes of a client. */
@@ -85,8 +85,9 @@ export function createAnswers<S extends Answering>({ handedOn, overwhelmed }: An
     function answer({ id, channel, outcome }: Unanswered, put: typeof write): void {
       answered++
       if (!commands || outcome === undefined) return
-      const isPublished = outcome === 'published'
-      put(session, commands.write(isPublished ? { id, event: 'Published', channel } : { id, event: 'Refused', code: outcome }))
+      if (outcome === 'published') put(session, commands.write({ id, event: 'Published', channel }))
+      else if (typeof outcome === 'string') put(session, commands.write({ id, event: 'Refused', code: outcome }))
+      else put(session, commands.write({ id, event: 'Refused', code: outcome.code, reason: outcome.reason }))
     }
 
     function advance(put: typeof write): void {
@@ -111,7 +112,7 @@ export function createAnswers<S extends Answering>({ handedOn, overwhelmed }: An
           while (waiting[at] && (waiting[at]?.isKept !== isKept || waiting[at]?.outcome !== undefined)) at++
           const first = waiting[at]
           if (first === undefined) return
-          first.outcome = outcome === 'committed' ? 'published' : 'REFUSED_BY_DATABASE'
+          first.outcome = outcome === 'committed' ? 'published' : 'rejected' in outcome ? outcome : 'REFUSED_BY_DATABASE'
           advance(write)
         },
       }

@@ -63,8 +63,17 @@ export interface Page {
   readonly isEnd: boolean
 }
 
-/** A message is committed, or was refused for a reason. */
-export type Outcome = 'committed' | { readonly code: string; readonly reason: string }
+/** A message is committed, or was refused for a reason: by the engine, or by what handles messages in place of it. */
+export type Outcome = 'committed' | { readonly code: string; readonly reason: string } | Rejection
+
+/** What handles messages refused one: code and reason are for its sender. */
+export interface Rejection {
+  /** The message's channel. */
+  readonly rejected: string
+  /** The SQLSTATE of an exception, or `TOO_LARGE`. */
+  readonly code: string
+  readonly reason: string
+}
 
 /** Who takes what a broker delivers. */
 export interface Receiver {

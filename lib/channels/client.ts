@@ -87,6 +87,14 @@ export interface RefusedEvent {
   readonly code: CommandCode
 }
 
+/** A message was refused by what handles it, which says why. */
+export interface RejectedEvent {
+  readonly id: Id
+  readonly event: 'Refused'
+  readonly code: string
+  readonly reason: string
+}
+
 /** What a client that sends commands is told. Times in seconds of UNIX time, null for never. */
 export type CommandEvent =
   | {
@@ -104,9 +112,20 @@ export type CommandEvent =
   | { readonly event: 'TokenExpiring'; readonly expires: number }
   | { readonly id: Id; readonly event: 'Pong' }
   | RefusedEvent
+  | RejectedEvent
+
+export type ServerEvent = MissedEvent | MessageRefusedEvent
+
+/** What handles messages refused one of this client. */
+interface MessageRefusedEvent {
+  readonly event: 'MessageRefused'
+  readonly channel: string
+  readonly code: string
+  readonly reason: string
+}
 
 /** Times in seconds of UNIX time. */
-export interface ServerEvent {
+interface MissedEvent {
   readonly event: 'MessagesMissed'
   readonly channel: string
   /** Null where it is not known. */

@@ -82,7 +82,8 @@ export function createConversations<S extends Conversing>(options: Conversations
   }
 
   /** Hands a publish to the broker. @param decision what came of a question about its channel. */
-  function hand({ grant }: S, conversation: Conversation, { command, unanswered }: HeldPublish, decision?: Decision): void {
+  function hand(session: S, conversation: Conversation, { command, unanswered }: HeldPublish, decision?: Decision): void {
+    const { grant } = session
     const { publishes } = conversation
     const { channel, text, key } = command
     const fault = isUndecided(decision) ? decision : publishFault(grant, channel, text)
@@ -90,6 +91,7 @@ export function createConversations<S extends Conversing>(options: Conversations
     options.received(text)
     conversation.address = publisher.address(grant.claims, channel, conversation.address)
     const full = publisher.on(
+      session,
       conversation.address,
       text,
       key,

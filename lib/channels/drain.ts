@@ -13,7 +13,8 @@ const CLOSE_PATIENCE = 2000
 
 interface Draining {
   readonly running: RunningServer
-  readonly broker: Broker
+  /** What takes messages. */
+  readonly ways: readonly Pick<Broker, 'flush' | 'stop'>[]
   readonly sessions: Sessions
 }
 
@@ -22,13 +23,14 @@ interface Draining {
  *
  * @param timeout milliseconds for all of it. @returns how many accepted messages did not reach the database.
  */
-export async function drain(timeout: number, { running, broker, sessions }: Draining): Promise<number> {
+export async function drain(timeout: number, { running, ways, sessions }: Draining): Promise<number> {
   const end = performance.now() + timeout
   const left = (): number => Math.max(0, end - performance.now())
+  const flush = () => Promise.all(ways.map((way) => way.flush()))
   running.stopAccepting()
-  await within(Math.min(DRAIN_GRACE, left() / 2), broker.flush())
+  await within(Math.min(DRAIN_GRACE, left() / 2), flush())
   await sessions.closeAll(Math.min(CLOSE_PATIENCE, left()))
   await running.hungUp(Math.min(CLOSE_PATIENCE, left()))
-  await within(left(), broker.flush())
-  return broker.stop()
+  await within(left(), flush())
+  return ways.reduce((lost, way) => lost + way.stop(), 0)
 }

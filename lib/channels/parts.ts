@@ -9,6 +9,7 @@ import type { ClientLog } from './client-log.ts'
 import { createConversations } from './conversation.ts'
 import type { Endings } from './ending.ts'
 import { createFrames } from './frames.ts'
+import type { Handler } from './handler.ts'
 import type { Hub } from './hub.ts'
 import { type Clock, createLiveness } from './liveness.ts'
 import { createPublisher } from './publisher.ts'
@@ -22,6 +23,8 @@ import { createSlowReaders } from './slow-readers.ts'
 export interface PartsOptions {
   readonly hub: Hub
   readonly broker: Pick<Broker, 'publish' | 'history'>
+  /** Takes the messages of clients in place of the broker, where there is one. */
+  readonly handler?: Handler | undefined
   /** Whether a channel's messages are kept, so that an outage of the broker misses none. */
   readonly isKept: (channel: string) => boolean
   /** An envelope of a channel stays below so many bytes. */
@@ -69,9 +72,17 @@ export function createParts(
   })
   const publisher = createPublisher<Session>({
     broker: options.broker,
+    handler: options.handler,
     limitOf: options.limitOf,
     forwardClaims: options.forwardClaims,
-    refused: (session) => close(session, 'REFUSED_BY_DATABASE'),
+    refused(session, outcome) {
+      if (!('rejected' in outcome)) return close(session, 'REFUSED_BY_DATABASE')
+      const { rejected: channel, code, reason } = outcome
+      const text = session.protocol.tell?.({ event: 'MessageRefused', channel, code, reason })
+      if (text === undefined || !isOpen(session)) return
+      session.client.write(text)
+      handedOn(Buffer.byteLength(text), 1)
+    },
   })
   const handedOn = createSlowReaders<Session>({
     readers: sessions,
@@ -101,7 +112,8 @@ export function createParts(
     rights,
     publisher,
     history: options.broker.history,
-    isKept: options.isKept,
+    // A handler settles a sender's messages in their order, wherever they are published.
+    isKept: options.handler ? () => false : options.isKept,
     maxSubscriptions: options.maxSubscriptions,
     authorize: options.authorize,
     renewed(session, earlier) {

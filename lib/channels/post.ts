@@ -3,13 +3,13 @@
 import { type Grant, writable } from '../access/grant.ts'
 import type { Metrics } from '../metrics.ts'
 import { NOTIFICATION_BYTES } from '../refusal.ts'
-import type { Outcome } from './broker.ts'
-import { envelope, envelopeFrames } from './envelope.ts'
+import type { Outcome, Rejection } from './broker.ts'
+import { envelopeFrames } from './envelope.ts'
 import { createSend, type PublishFault, type SendOptions } from './publisher.ts'
 import { decode } from './text.ts'
 
 /** Why a message was not published. */
-export type PostFault = PublishFault | 'NOT_TEXT' | 'REFUSED_BY_DATABASE'
+export type PostFault = PublishFault | 'NOT_TEXT' | 'REFUSED_BY_DATABASE' | Rejection
 
 export interface PostOptions extends SendOptions {
   readonly forwardClaims: readonly string[] | undefined
@@ -41,12 +41,12 @@ export function createPost({ forwardClaims, metrics, ...options }: PostOptions):
     if (text === undefined || text.includes('\0')) return settled('NOT_TEXT')
     metrics.received.add()
     metrics.receivedBytes.add(message.length)
-    const payload = JSON.stringify(text)
-    const messages = envelopeFrames(grant.claims, channels, forwardClaims).map((frame) => ({ ...envelope(frame, payload), key }))
-    let left = messages.length
+    const frames = envelopeFrames(grant.claims, channels, forwardClaims)
+    let left = frames.length
     let refused: PostFault | undefined
-    const fault = send(messages, (outcome: Outcome) => {
-      if (outcome !== 'committed') refused = 'REFUSED_BY_DATABASE'
+    const fault = send({ grant }, frames, text, key, (outcome: Outcome) => {
+      if (outcome !== 'committed')
+        refused = !('rejected' in outcome) ? 'REFUSED_BY_DATABASE' : outcome.code === 'TOO_LARGE' ? 'TOO_LARGE' : outcome
       if (--left === 0) settled(refused)
     })
     if (fault) settled(fault)

@@ -162,7 +162,7 @@ export const variables = {
     sample: '10',
     example: '10',
     meaning:
-      'Accepted so that older configurations still work, but it changes nothing: one connection sends all notifications, in batches. PostgreSQL commits notifications one after the other, so more connections would send no faster.',
+      'Most connections in which PGWS_MESSAGE_FUNCTION is called; they are opened as they are needed. Without it, the variable changes nothing: one connection sends all notifications, in batches. PostgreSQL commits notifications one after the other, so more connections would send no faster.',
     parse: whole(10, 1, 10_000),
   }),
   retries: variable({

@@ -27,7 +27,8 @@ export const jsonCommands: Commands = {
     const id = readId(members.id)
     return id === MALFORMED ? refused(undefined, 'COMMAND_MALFORMED') : readCommand(id, members)
   },
-  write: (event) => JSON.stringify(event.event === 'Refused' ? { ...event, reason: refusals[event.code].reason } : event),
+  write: (event) =>
+    JSON.stringify(event.event === 'Refused' && !('reason' in event) ? { ...event, reason: refusals[event.code].reason } : event),
 }
 
 /** A message of a channel. */

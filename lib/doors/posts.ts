@@ -1,6 +1,7 @@
 /** Owns messages that are posted: the body of a request is the text, and the answer says what became of it. */
 
 import { type Grant, writable } from '../access/grant.ts'
+import type { Rejection } from '../channels/broker.ts'
 import type { Post, PostFault } from '../channels/post.ts'
 import { createTokenRate } from '../channels/rate.ts'
 import type { Session } from '../channels/session.ts'
@@ -29,6 +30,11 @@ const HELD = 60
 /** Most characters of an `Idempotency-Key`. */
 const KEY_LENGTH = 256
 
+/** SQLSTATE of insufficient_privilege. */
+const FORBIDDEN = '42501'
+
+const PLAIN = { 'Content-Type': 'text/plain; charset=UTF-8', 'X-Content-Type-Options': 'nosniff' }
+
 export const isPost = ({ method }: Request): boolean => method === 'POST'
 
 export function createPosts({
@@ -56,7 +62,8 @@ export function createPosts({
     if (writable(still).length === 0) return admission.reject(attempt, 'MODE_NOT_ALLOWED')
     const closed = admission.closed()
     const fault = closed ?? (typeof body === 'string' ? body : await outcome(still, body, key))
-    return fault === undefined ? new Response(null, { status: 204, headers }) : admission.reject(attempt, fault)
+    if (fault === undefined) return new Response(null, { status: 204, headers })
+    return typeof fault === 'string' ? admission.reject(attempt, fault) : rejection(fault)
   }
 
   function outcome(
@@ -72,6 +79,9 @@ export function createPosts({
       })
     })
   }
+
+  const rejection = ({ code, reason }: Rejection): Response =>
+    new Response(reason, { status: code === FORBIDDEN ? 403 : 400, headers: { ...headers, ...PLAIN } })
 
   return (request, exchange) => {
     const attempt = admission.read(request, exchange.address(request), undefined, 'message')

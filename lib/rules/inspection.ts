@@ -1,8 +1,9 @@
 /** Owns whether a function of the database can be called as it is configured, and what is missing where it cannot. */
 import type { Connection } from '../database/connection.ts'
+import { Fault } from '../fault.ts'
 
 /** A function cannot be called as it is configured. Trying again does not help. */
-export class FunctionFault extends Error {}
+export class FunctionFault extends Fault {}
 
 export interface Inspected {
   /** The variable that names it. */

@@ -63,8 +63,8 @@ export const brokerAlone: readonly Mutant[] = [
   {
     ...notifier,
     file: `${folder}/queue.ts`,
-    find: 'bytes + more > QUEUE_BYTES',
-    replace: 'bytes > QUEUE_BYTES',
+    find: 'bytes + more > BUFFER_BYTES',
+    replace: 'bytes > BUFFER_BYTES',
     promise: 'A group of messages is taken whole or not at all',
   },
   {
@@ -261,8 +261,8 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...sessions,
-    find: "if (next === 'listening' || next === 'draining') notifier.resume()",
-    replace: "if (next === 'listening') notifier.resume()",
+    find: "if (next === 'listening' || next === 'draining') way?.resume()",
+    replace: "if (next === 'listening') way?.resume()",
     promise: 'A drain sends what was held back',
   },
   {
@@ -365,8 +365,8 @@ export const brokerAlone: readonly Mutant[] = [
   {
     ...notifier,
     file: `${folder}/queue.ts`,
-    find: 'head.length + tail.length + MESSAGE_BYTES',
-    replace: 'tail.length + MESSAGE_BYTES',
+    find: 'head.length + tail.length + BUFFERED_MESSAGE_BYTES',
+    replace: 'tail.length + BUFFERED_MESSAGE_BYTES',
     promise: 'What waits for the database is bounded, whatever the claims',
   },
 ]

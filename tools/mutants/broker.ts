@@ -69,9 +69,9 @@ export const broker: readonly Mutant[] = [
   },
   {
     ...notifier,
-    file: 'lib/broker/postgres/queue.ts',
-    find: 'QUEUE_BYTES = 64 * 1024 * 1024',
-    replace: 'QUEUE_BYTES = 192 * 1024 * 1024',
+    file: 'lib/refusal.ts',
+    find: 'BUFFER_BYTES = 64 * 1024 * 1024',
+    replace: 'BUFFER_BYTES = 192 * 1024 * 1024',
     promise: 'With the buffer full, memory stays bounded: below 192 MiB more than before',
     test: 'test/faults/full-buffer.test.ts',
   },

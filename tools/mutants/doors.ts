@@ -267,8 +267,8 @@ export const doors: readonly Mutant[] = [
   },
   {
     ...post,
-    find: "if (outcome !== 'committed') refused =",
-    replace: "if (outcome === 'committed') refused = undefined\n      else if (left > 9) refused =",
+    find: "if (outcome !== 'committed')",
+    replace: "if (outcome !== 'committed' && left > 9)",
     promise: 'A POST that the database refuses is not called committed',
     title: 'by the database, with 422',
   },

@@ -124,7 +124,7 @@ export const program: readonly Mutant[] = [
   {
     ...server,
     file: 'lib/channels/drain.ts',
-    find: 'await within(left(), broker.flush())',
+    find: 'await within(left(), flush())',
     replace: '',
     promise: 'On SIGTERM everything accepted is in the database',
     title: 'takes its time for a commit',

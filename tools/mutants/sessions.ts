@@ -156,8 +156,8 @@ export const sessions: readonly Mutant[] = [
   {
     ...session,
     file: 'lib/channels/publisher.ts',
-    find: "undefined : 'BUFFER_FULL'",
-    replace: "undefined : 'TOO_LARGE'",
+    find: "FULL = 'BUFFER_FULL'",
+    replace: "FULL = 'TOO_LARGE'",
     promise: 'With the buffer full, senders are closed with 1013',
     test: 'test/faults/full-buffer.test.ts',
   },

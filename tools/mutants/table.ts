@@ -10,6 +10,7 @@ import { database } from './database.ts'
 import { doors } from './doors.ts'
 import { journal } from './journal.ts'
 import { journalOperations } from './journal-operations.ts'
+import { messageFunction } from './message-function.ts'
 import type { Mutant } from './mutant.ts'
 import { examplePage } from './page.ts'
 import { program } from './program.ts'
@@ -28,8 +29,9 @@ export const mutants: readonly Mutant[] = [
   ...doors,
   ...journal,
   ...journalOperations,
+  ...messageFunction,
+  ...rules,
   ...examplePage,
   ...program,
-  ...rules,
   ...sessions,
 ]

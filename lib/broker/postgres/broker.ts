@@ -8,6 +8,7 @@
 
 import type { Broker } from '../../channels/broker.ts'
 import { asDatabaseError, type Database } from '../../database/connection.ts'
+import { Fault } from '../../fault.ts'
 import type { Log } from '../../log.ts'
 import type { Metrics } from '../../metrics.ts'
 import { createBackoff } from '../../waiting.ts'
@@ -34,6 +35,10 @@ export interface PostgresOptions {
   /** Undefined where none is read. */
   readonly journal: JournalSettings | undefined
   readonly signals: Signals
+  /** What is held back while messages are. */
+  readonly held?: { pause(): void; resume(): void } | undefined
+  /** What else the database is asked before the start. @throws Fault where trying again does not help. */
+  readonly inspect?: (() => Promise<unknown>) | undefined
   /** Attempts to reach the database at the start. */
   readonly attempts: number
   readonly log: Log
@@ -82,8 +87,10 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   function enter(next: State): void {
     state = next
     if (next === 'listening') listening.watch()
-    if (next === 'listening' || next === 'draining') notifier.resume()
-    if (next === 'away') notifier.pause()
+    for (const way of [notifier, options.held]) {
+      if (next === 'listening' || next === 'draining') way?.resume()
+      if (next === 'away') way?.pause()
+    }
     if (next === 'away' || next === 'stopped') listening.drop()
     if (next === 'stopped') backoff.cut()
     if (next === 'stopped') journal?.stop()
@@ -119,7 +126,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
   /** @returns milliseconds until the next attempt. @throws the fault, where it was the last. */
   function waitAtStart(fault: unknown, attempt: number): number {
     listening.drop()
-    if (attempt >= options.attempts || fault instanceof JournalFault) throw fault
+    if (attempt >= options.attempts || fault instanceof JournalFault || fault instanceof Fault) throw fault
     const wait = Math.min(1000 * 2 ** (attempt - 1), START_WAIT_LONGEST)
     const reason = asDatabaseError(fault).message
     log.warning('cannot listen', { reason, attempt, of: options.attempts, 'next-in': `${wait / 1000}s` })
@@ -138,6 +145,7 @@ export function createPostgresBroker(options: PostgresOptions): Broker {
       delivery.start(receiver)
       for (let attempt = 1; is('starting'); attempt++) {
         try {
+          await options.inspect?.()
           await listening.open()
           if (is('starting')) enter('listening')
         } catch (error) {

@@ -29,6 +29,7 @@ export function createOutcomes(log: Log, metrics: Metrics, waiting: () => number
     },
     refused(message, fault) {
       const { code, message: reason } = fault
+      metrics.rejected.add('database')
       log.warning('message refused by the database', { code, reason })
       message.settled({ code, reason })
     },

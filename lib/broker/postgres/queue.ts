@@ -2,6 +2,7 @@
 
 import type { Outcome } from '../../channels/broker.ts'
 import type { Envelope } from '../../channels/envelope.ts'
+import { BUFFER_BYTES, BUFFERED_MESSAGE_BYTES } from '../../refusal.ts'
 import { type Carrier, createKeeping, createNotifying } from './carriers.ts'
 import { BATCH } from './pipeline.ts'
 
@@ -30,13 +31,6 @@ export interface Queue {
   take(list: List): readonly Message[]
 }
 
-/**
- * What may wait: the messages' lengths, each with an allowance for what it costs beside its text. What one client's messages share is
- * counted for each of them: a client that comes anew for each message shares nothing.
- */
-const QUEUE_BYTES = 64 * 1024 * 1024
-const MESSAGE_BYTES = 200
-
 /** What the messages of a batch may come to, in characters, and the last beyond that: those of the journal may be a megabyte each. */
 const BATCH_LENGTH = 4 * 1024 * 1024
 
@@ -59,7 +53,7 @@ export function createQueue(channel: string, isKept: (channel: string) => boolea
   const notified = createList(createNotifying(channel), false)
   const kept = createList(createKeeping(), true)
   let bytes = 0
-  const cost = ({ head, tail }: Envelope): number => head.length + tail.length + MESSAGE_BYTES
+  const cost = ({ head, tail }: Envelope): number => head.length + tail.length + BUFFERED_MESSAGE_BYTES
   const total = (some: readonly Envelope[]): number => some.reduce((sum, message) => sum + cost(message), 0)
   return {
     lists: [notified, kept],
@@ -71,7 +65,7 @@ export function createQueue(channel: string, isKept: (channel: string) => boolea
     },
     add(added, settled) {
       const more = total(added)
-      if (bytes + more > QUEUE_BYTES) return false
+      if (bytes + more > BUFFER_BYTES) return false
       bytes += more
       const acceptedAt = performance.now()
       for (const { channel, key, head, tail, bytes } of added)
