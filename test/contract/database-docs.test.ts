@@ -1,22 +1,13 @@
 /** The page about what the database decides does what it says: its blocks are run as they stand there. */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import postgres from 'postgres'
 import { connect, handshake } from '../support/client.ts'
+import { blocksFor } from '../support/pages.ts'
 import { type Postgres, startPostgres } from '../support/postgres.ts'
 import { type Program, start } from '../support/program.ts'
 import { token } from '../support/token.ts'
 
-const page = readFileSync(resolve(import.meta.dir, '../../docs/database.md'), 'utf8')
-const blocks = [...page.matchAll(/```(\w+)\n([\s\S]*?)```/g)].map(([, language = '', code = '']) => ({ language, code }))
-
-/** The block that holds a text. */
-function block(text: string): string {
-  const found = blocks.filter(({ code }) => code.includes(text))
-  if (found[0] === undefined || found.length > 1) throw new Error(`${found.length} blocks hold ${text}`)
-  return found[0].code
-}
+const { block, left } = blocksFor('database-docs')
 
 let server: Postgres
 let owner: postgres.Sql
@@ -26,9 +17,12 @@ beforeAll(async () => {
   server = await startPostgres()
   owner = postgres(server.uri, { max: 1, onnotice: () => undefined })
   await owner.unsafe(`create role websockets login password '${server.password}'; create role stranger;`)
-  await owner.unsafe(block('create policy own_rows'))
-  await owner.unsafe(block('create trigger changed'))
-  const variables = [...block('PGWS_AUTHORIZE_FUNCTION=').matchAll(/(PGWS_\w+)=(\S+)/g)].map(([, name, value]) => [name, value])
+  await owner.unsafe(block('sql', 'create policy own_rows'))
+  await owner.unsafe(block('sql', 'create trigger changed'))
+  const variables = [...block('sh', 'PGWS_AUTHORIZE_FUNCTION=').matchAll(/(PGWS_\w+)=(\S+)/g)].map(([, name, value]) => [
+    name,
+    value,
+  ])
   const uri = server.uri.replace('//postgres:', '//websockets:')
   program = await start({ PGWS_DB_URI: uri, ...Object.fromEntries(variables) })
   await owner`insert into rooms.members values ('tea', 'ann', true), ('tea', 'bob', false), ('x'' or true --', 'eve', true)`
@@ -74,4 +68,8 @@ test('a member that is no user of the schema may not call the function itself', 
       await sql`select rooms.may('tea')`
     }),
   ).rejects.toThrow('permission denied for schema rooms')
+})
+
+test('each block of the page was run', () => {
+  expect(left()).toEqual([])
 })

@@ -147,8 +147,8 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...session,
-    find: 'sessions.delete(session)\n      liveness.closed(session)',
-    replace: 'liveness.closed(session)',
+    find: 'sessions.delete(session)\n      registry?.closed(session)',
+    replace: 'registry?.closed(session)',
     promise: '10,000 connections that come and go leave nothing behind',
     test: 'test/faults/readers.test.ts',
     title: 'connections by the thousand',
@@ -232,7 +232,7 @@ export const sessions: readonly Mutant[] = [
   },
   {
     ...events,
-    find: 'closure === undefined ? { code, reason } : closing(closure)',
+    find: 'closure === undefined ? { code, reason } : closing(closure, session.reason)',
     replace: "{ code, reason: '' }",
     promise: 'ConnectionClose tells the code and the reason',
     title: 'the meta channel',
