@@ -7,6 +7,7 @@ import { createDatabase } from '../../lib/database/database.ts'
 import { createMetrics } from '../../lib/metrics.ts'
 import { createAuthority, type DatabaseAuthority } from '../../lib/rules/authority.ts'
 import { database, sql, unique } from '../support/setup.ts'
+import { until } from '../support/until.ts'
 
 const schema = unique('authority')
 const [server, alice, bob] = [unique('server'), unique('alice'), unique('bob')]
@@ -163,6 +164,7 @@ test('a decision is remembered for a second, one under way is shared, and both a
   forget()
   const again = decide(who('1'), ['x'])
   expect(again).toBeInstanceOf(Promise)
+  await until(async () => (await called()) === 4)
   // It is asked again behind what is said from now on.
   await sql().unsafe(`create or replace function ${name}(channel text) returns text language sql as $$ select null::text $$`)
   forget()
