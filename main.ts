@@ -2,7 +2,7 @@
 // Ahead of the others, whose loading takes most of a start.
 import './lib/hangup.ts'
 import { readFileSync } from 'node:fs'
-import { userInfo } from 'node:os'
+import { hostname, userInfo } from 'node:os'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { runtime } from '#runtime'
@@ -21,6 +21,7 @@ import { createLog, type Log } from './lib/log.ts'
 import { createLogOutput } from './lib/log-output.ts'
 import { reasonOf } from './lib/reach.ts'
 import { FunctionFault } from './lib/rules/inspection.ts'
+import { ConnectionsFault } from './lib/rules/rights.ts'
 import { createServer } from './lib/server.ts'
 import about from './package.json' with { type: 'json' }
 
@@ -76,14 +77,17 @@ function environment(file: string | undefined): NodeJS.ProcessEnv {
   }
 }
 
-/** libpq's default for PostgreSQL's user. A container's user may have no name. */
-function osUser(): string {
+/** What the system says. A container's user may have no name, and Deno may not be allowed to ask. */
+function told(ask: () => string): string {
   try {
-    return userInfo().username
+    return ask()
   } catch {
     return ''
   }
 }
+
+/** libpq's default for PostgreSQL's user. */
+const osUser = (): string => told(() => userInfo().username)
 
 /** Tries everything, prints what it found with ✓, ! or ✗, and exits. */
 async function runCheck(env: NodeJS.ProcessEnv): Promise<void> {
@@ -162,6 +166,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
     runtime,
     log,
     version,
+    machine: told(hostname),
     usage: () => ({ ...usage(), droppedLogLines: output.dropped }),
     lost: () => void stop(1),
   })
@@ -200,6 +205,7 @@ async function run(config: Config, reread: () => ReturnType<typeof parse>, watch
 /** What keeps it from starting. */
 function whatFailed(error: unknown): string {
   if (error instanceof JournalFault) return 'cannot use the journal'
+  if (error instanceof ConnectionsFault) return 'cannot keep connections'
   return error instanceof FunctionFault ? 'cannot call a function' : 'cannot reach the database'
 }
 

@@ -12,6 +12,7 @@ import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { authorizing, type Inspected, mustBeCallable } from './rules/inspection.ts'
 import { inspectMessageFunction } from './rules/message-function.ts'
+import { mustKeepConnections } from './rules/rights.ts'
 import type { Runtime } from './runtime/contract.ts'
 
 /** ✓ works, ! works but was probably not intended, ✗ keeps the server from working. */
@@ -49,6 +50,7 @@ export async function* check(config: Config, runtime: Runtime, now: number): Asy
         createDatabase(() => config.database, 0),
       ),
     )
+  if (config.connections) yield await attempt('connections', () => describeConnections(config))
   yield await attempt('keys', async () => {
     const fetched = config.jwksUrl ? await createKeyReader(config.jwksUrl)() : []
     return [...config.keys, ...fetched].map(describeKey).join('; ')
@@ -140,6 +142,13 @@ async function describeJournal(config: Config): Promise<string> {
 async function describeFunction(config: Config, inspected: Inspected): Promise<string> {
   const session = await createDatabase(() => config.database, 0).connect()
   return mustBeCallable(session, inspected).finally(() => session.close())
+}
+
+/** That connections can be written. */
+async function describeConnections(config: Config): Promise<string> {
+  const session = await createDatabase(() => config.database, 0).connect()
+  await mustKeepConnections(session).finally(() => session.close())
+  return 'shown in pgws.connections'
 }
 
 function describeKey({ id, algorithms }: Key): string {

@@ -5,11 +5,12 @@ import { type Grant, grant, narrowed, type Permit } from './access/grant.ts'
 import { createKeyReader } from './access/token.ts'
 import { createPostgresBroker, type JournalSettings, type PostgresOptions } from './broker/postgres/broker.ts'
 import type { Broker } from './channels/broker.ts'
+import { createId } from './channels/client-log.ts'
 import { drain } from './channels/drain.ts'
 import { createMetaEvents, type MetaEvents } from './channels/events.ts'
 import { createHub, createMatcher } from './channels/hub.ts'
 import { createPost } from './channels/post.ts'
-import { createSessions } from './channels/session.ts'
+import { createSessions, type Session } from './channels/session.ts'
 import type { Config } from './config/config.ts'
 import { place } from './database/conninfo.ts'
 import { createDatabase } from './database/database.ts'
@@ -20,9 +21,11 @@ import { createProtocols, createSocketHandlers } from './doors/websocket.ts'
 import type { Log } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { isRefusal, NOTIFICATION_BYTES, type Refusal } from './refusal.ts'
+import { type Connections, type ConnectionsOptions, createConnections, ORDERED } from './rules/connections.ts'
 import { createMessageHandler, inspectMessageFunction } from './rules/message-function.ts'
 import { createRules } from './rules/rules.ts'
 import type { RunningServer, Runtime } from './runtime/contract.ts'
+import { describeProcess, type Usage } from './usage.ts'
 import { inTick } from './waiting.ts'
 
 export interface Server {
@@ -42,8 +45,9 @@ export interface ServerOptions {
   readonly runtime: Runtime
   readonly log: Log
   readonly version: string
-  /** What the process uses: bytes of memory, seconds of CPU time, its start in seconds of UNIX time, dropped log lines. */
-  readonly usage: () => Readonly<Record<'residentBytes' | 'cpuSeconds' | 'startedAt' | 'droppedLogLines', number>>
+  /** What the machine is called. */
+  readonly machine?: string
+  readonly usage: Usage
   /** Called when the listener is lost and is not healed: the process must stop. */
   readonly lost: () => void
   readonly pingEvery?: number
@@ -59,19 +63,24 @@ const MESSAGE_BYTES = 256 * 1024
 const ESCAPED = 3
 
 /** Binds the ports; plain HTTP is served from then on. */
-export async function createServer({ config, runtime, log, version, usage, lost, pingEvery }: ServerOptions): Promise<Server> {
+export async function createServer(options: ServerOptions): Promise<Server> {
+  const { config, runtime, log, version, machine = '', usage, lost, pingEvery } = options
   let { database: conninfo, tls } = config
   let hasListened = false
   let stopping: Promise<number> | undefined
   const metrics = createMetrics()
   const database = createDatabase(() => conninfo, config.checkInterval)
-  const authenticator = authenticatorOf(config, log)
+  const name = (): string => `${machine}:${running.port} ${createId()}`
+  const disconnect = (session: Session, reason: string): void => sessions.disconnect(session, reason)
+  const connections = connectionsOf(config, { database, name, end: disconnect, log, metrics })
+  const authenticator = authenticatorOf(config, log, connections?.isRevoked)
   const isKept = createMatcher((config.journal && config.journalChannels) || [])
   const limitOf = (channel: string): number => (isKept(channel) ? config.maxMessageBytes + 1 : NOTIFICATION_BYTES)
   const rules = createRules(config, { database, log, metrics })
   const parts = { database, isKept, log, metrics }
   const handler = createMessageHandler(config, { ...parts, limitOf })
-  const broker = brokerOf(config, { ...parts, signals: rules.signals(() => sessions.review()), held: handler })
+  const signals = new Map([...rules.signals(() => sessions.review()), ...signalsOf(connections)])
+  const broker = brokerOf(config, { ...parts, signals, held: handler })
   const ways = handler ? [handler, broker] : [broker]
   // What the function is given need not fit into a notification: what it returns does.
   const sending = { broker, handler, limitOf: handler ? () => config.maxMessageBytes + 1 : limitOf }
@@ -88,13 +97,12 @@ export async function createServer({ config, runtime, log, version, usage, lost,
     logClaim: config.logClaim,
     maxMessagesPerSecond: config.maxMessagesPerSecond,
     maxSubscriptions: config.maxSubscriptions,
-    authorize(token) {
-      return inTick(authenticator.verify(token), (permit) => allowed(permit, rules.authority !== undefined))
-    },
+    authorize: (token) => inTick(authenticator.verify(token), (permit) => allowed(permit, rules.authority !== undefined)),
     authority: rules.authority,
     reviewEvery: config.authorizeInterval,
     sendBufferBytes: config.sendBufferBytes + (config.journal ? config.maxMessageBytes : 0),
     closeAfterOutage: config.closeAfterOutage,
+    registry: connections?.registry,
     ...(pingEvery === undefined ? {} : { pingEvery }),
   })
   const messageBytes = config.journal || handler ? Math.max(MESSAGE_BYTES, config.maxMessageBytes) : MESSAGE_BYTES
@@ -122,13 +130,9 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   const { host, port, adminPort, reusePort } = config
   const running: RunningServer = await runtime.serve(
     { host, port, tls, reusePort, messageBytes: config.journal ? ESCAPED * messageBytes : messageBytes },
-    {
-      ...createSocketHandlers(sessions),
-      request: routes,
-      ...tellingOfPauses(log, metrics),
-    },
+    { ...createSocketHandlers(sessions), request: routes, ...tellingOfPauses(log, metrics) },
   )
-  const isReady = (): boolean => stopping === undefined && broker.isReady
+  const isReady = (): boolean => stopping === undefined && hasListened && broker.isReady
   const admin =
     adminPort === undefined
       ? undefined
@@ -140,6 +144,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
   async function end(): Promise<number> {
     log.info('draining', { clients: sessions.count })
     const lostMessages = await drain(config.shutdownTimeout, { running, ways, sessions })
+    await connections?.stop()
     authenticator.stop()
     rules.stop()
     running.stop()
@@ -164,6 +169,7 @@ export async function createServer({ config, runtime, log, version, usage, lost,
         ended: lost,
       })
       if (!isCallable) await rules.inspect()
+      await connections?.start()
       hasListened = true
     },
     async reload(next) {
@@ -205,9 +211,19 @@ const tellingOfPauses = (log: Log, metrics: Metrics) => ({
   resumed: () => log.info('accepting connections again'),
 })
 
-const authenticatorOf = (config: Config, log: Log): Authenticator =>
+const connectionsOf = (
+  { connections, journal, forwardClaims }: Config,
+  parts: Omit<ConnectionsOptions<Session>, 'hasPresence' | 'shownClaims'>,
+): Connections<Session> | undefined =>
+  connections ? createConnections({ ...parts, hasPresence: journal, shownClaims: forwardClaims }) : undefined
+
+const signalsOf = (connections: Connections<Session> | undefined): PostgresOptions['signals'] =>
+  new Map(connections && [[ORDERED, connections.ordered]])
+
+const authenticatorOf = (config: Config, log: Log, isRevoked?: (claims: string) => boolean): Authenticator =>
   createAuthenticator({
     keys: config.keys,
+    ...(isRevoked && { isRevoked }),
     read: config.jwksUrl && createKeyReader(config.jwksUrl),
     policy: {
       audience: config.jwtAudience,
@@ -226,18 +242,4 @@ const metaOf = ({ metaChannel, metaEvents, forwardClaims }: Config, broker: Brok
 function allowed(permit: Permit | Refusal, isDecided: boolean): Grant | Refusal {
   const granted = isRefusal(permit) ? permit : grant(permit, undefined, Date.now(), false)
   return isRefusal(granted) || !isDecided ? granted : narrowed(granted, [])
-}
-
-function describeProcess({ gauge }: Metrics, version: string, usage: ServerOptions['usage']): void {
-  gauge('pgws_build_info', 'The version, as a label.', () => ({ [version]: 1 }), 'version')
-  gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', () => usage().residentBytes)
-  gauge('process_cpu_seconds_total', 'User and system CPU time in seconds.', () => usage().cpuSeconds, undefined, 'counter')
-  gauge('process_start_time_seconds', 'Start of the process in seconds of UNIX time.', () => usage().startedAt)
-  gauge(
-    'pgws_log_lines_dropped_total',
-    'Log lines dropped because nobody read them.',
-    () => usage().droppedLogLines,
-    undefined,
-    'counter',
-  )
 }

@@ -122,7 +122,6 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
     closed(session, code, reason) {
       sessions.delete(session)
-      registry?.closed(session)
       liveness.closed(session)
       reviews?.closed()
       conversations.closed(session)

@@ -115,6 +115,15 @@ export const variables = {
       'Deliver what pgws.publish() put into the journal, with history and resume, beside notifications. Needs the schema that --install creates.',
     parse: boolean,
   }),
+  connections: variable({
+    name: 'PGWS_CONNECTIONS',
+    default: 'False',
+    sample: 'False',
+    example: 'True',
+    meaning:
+      'Show who is connected in the view pgws.connections, end connections by pgws.disconnect() and refuse tokens by pgws.revoke(). Needs the schema that --install creates.',
+    parse: boolean,
+  }),
   journalChannels: variable({
     name: 'PGWS_JOURNAL_CHANNELS',
     default: 'unset',

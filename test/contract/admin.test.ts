@@ -124,14 +124,14 @@ test('/metrics tells of an outage', async () => {
   expect(await metric(admin, 'pgws_listener_outage_seconds_total')).toBeGreaterThan(0)
 })
 
-test('the Grafana dashboard reads exactly the metrics that there are, with and without the journal', async () => {
+test('the Grafana dashboard reads exactly the metrics that there are, with and without the journal and connections', async () => {
   const written = async (more: Environment): Promise<string[]> => {
     await using program = await start(env(more))
     const text = await (await fetch(`${await adminOf(program)}/metrics`)).text()
     return [...text.matchAll(/^# HELP (\S+) /gm)].map(([, name = '']) => name)
   }
   expect(await launch(env(), ['--install']).exited).toBe(0)
-  const names = new Set([...(await written({})), ...(await written({ PGWS_JOURNAL: 'True' }))])
+  const names = new Set([...(await written({})), ...(await written({ PGWS_JOURNAL: 'True', PGWS_CONNECTIONS: 'True' }))])
   const dashboard = readFileSync(resolve(import.meta.dir, '../../deploy/grafana.json'), 'utf8')
   const read = new Set([...dashboard.matchAll(/\b(?:pgws|process)_[a-z_]+/g)].map(([name]) => name.replace(/_bucket$/, '')))
   expect([...read].sort()).toEqual([...names].sort())

@@ -1,0 +1,27 @@
+/** Owns how clients read as rows of the database. Pure. */
+
+import { members } from '../channels/json.ts'
+import type { Registered } from '../channels/registry.ts'
+
+/** What jsonb may refuse: a NUL, a lone surrogate, and a number beyond its range. */
+const DOUBTFUL = /\\u(?:0000|d[89a-f])|[eE][+-]?\d{4}|\d{1000}/i
+
+/** Claims, less those that jsonb may refuse. */
+function storable(claims: string): string {
+  if (!DOUBTFUL.test(claims)) return claims
+  const kept = [...members(claims)].filter(([name, value]) => !DOUBTFUL.test(JSON.stringify(name) + value))
+  return `{${kept.map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(',')}}`
+}
+
+/** @param now milliseconds of the monotonic clock. */
+export const rowOf = ({ id, grant, channels, protocol, address, openedAt }: Registered, now: number): string =>
+  JSON.stringify({
+    id,
+    claims: storable(grant.claims),
+    // PostgreSQL has no text with a NUL.
+    channels: channels.map((channel) => channel.replaceAll('\0', '\ufffd')),
+    mode: grant.mode,
+    door: protocol.name === 'plain' || protocol.name === 'pgws' ? 'websocket' : protocol.name,
+    address,
+    seconds: (now - openedAt) / 1000,
+  })
