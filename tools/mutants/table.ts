@@ -6,6 +6,7 @@ import { channels } from './channels.ts'
 import { client } from './client.ts'
 import { commands } from './commands.ts'
 import { configuration } from './config.ts'
+import { connections } from './connections.ts'
 import { database } from './database.ts'
 import { doors } from './doors.ts'
 import { journal } from './journal.ts'
@@ -25,6 +26,7 @@ export const mutants: readonly Mutant[] = [
   ...client,
   ...commands,
   ...configuration,
+  ...connections,
   ...database,
   ...doors,
   ...journal,
