@@ -127,16 +127,13 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     product: `postgres-websockets/${version}`,
     admission: () => (stopping !== undefined ? 'SHUTTING_DOWN' : hasListened ? undefined : 'NOT_READY'),
   })
-  const { host, port, adminPort, reusePort } = config
+  const { host, port, reusePort } = config
   const running: RunningServer = await runtime.serve(
     { host, port, tls, reusePort, messageBytes: config.journal ? ESCAPED * messageBytes : messageBytes },
     { ...createSocketHandlers(sessions), request: routes, ...tellingOfPauses(log, metrics) },
   )
   const isReady = (): boolean => stopping === undefined && hasListened && broker.isReady
-  const admin =
-    adminPort === undefined
-      ? undefined
-      : await runtime.serveHttp({ host: config.adminHost ?? host, port: adminPort }, createAdmin({ isReady, metrics }))
+  const admin = await serveAdmin(config, runtime, createAdmin({ isReady, metrics }))
 
   metrics.gauge('pgws_connections', 'Open connections, by mode.', sessions.modes, 'mode')
   describeProcess(metrics, version, usage)
@@ -202,6 +199,13 @@ const brokerOf = (
     checkInterval: config.checkInterval,
     attempts: Math.max(1, config.retries),
   })
+
+const serveAdmin = (
+  { host, adminHost = host, adminPort }: Config,
+  runtime: Runtime,
+  answer: ReturnType<typeof createAdmin>,
+): ReturnType<Runtime['serveHttp']> | undefined =>
+  adminPort === undefined ? undefined : runtime.serveHttp({ host: adminHost, port: adminPort }, answer)
 
 const tellingOfPauses = (log: Log, metrics: Metrics) => ({
   paused(reason: string): void {

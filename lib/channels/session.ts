@@ -122,6 +122,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     },
     closed(session, code, reason) {
       sessions.delete(session)
+      registry?.closed(session)
       liveness.closed(session)
       reviews?.closed()
       conversations.closed(session)
