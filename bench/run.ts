@@ -193,6 +193,29 @@ async function opening(server: Running, connections: number): Promise<Figures> {
   return { 'CPU-ms per connection': (used / connections) * 1000 }
 }
 
+/** As many connections at once, each with a token of its own, to this server and to one whose database decides on each. */
+async function openingDecided(connections: number): Promise<Figures> {
+  await sql.unsafe(`create schema if not exists bench;
+    create or replace function bench.may(channel text) returns text language plpgsql stable as
+    $$ begin return case when current_setting('request.jwt.claims')::json->>'sub' is not null then 'rw' end; end $$`)
+  const paths = await Promise.all(
+    Array.from({ length: connections }, async (_, index) => `/open/${await token({ mode: 'rw', sub: `${index}` })}`),
+  )
+  const seconds = async (more: Readonly<Record<string, string>>): Promise<number> => {
+    const server = await start(own, database.uri, given, more)
+    const warm = await openCrowd(server.port, paths, connections)
+    await warm.close()
+    const began = performance.now()
+    const crowd = await openCrowd(server.port, paths, connections)
+    const took = (performance.now() - began) / 1000
+    await crowd.close()
+    await server.stop()
+    return took
+  }
+  const without = await seconds({})
+  return { 'times the time without': (await seconds({ PGWS_AUTHORIZE_FUNCTION: 'bench.may' })) / without }
+}
+
 /** Two channels to a client, none to two; one message to each channel, in as many transactions as make 20,000 messages. */
 async function manyChannels(server: Running, channels: number): Promise<Figures> {
   const tokens = await Promise.all(
@@ -282,6 +305,11 @@ const works: readonly Work[] = [
   { name: 'idle connections', run: (server) => idle(server) },
   { name: 'idle event streams', subjects: ours, run: (server) => idle(server, openStreams) },
   { name: 'opening 5,000 at once', run: (server) => opening(server, size(5000, 100)) },
+  {
+    name: 'opening 5,000 with a decision of the database',
+    subjects: ['this server'],
+    run: () => openingDecided(size(5000, 100)),
+  },
   { name: '200 channels', subjects: ours, run: (server) => manyChannels(server, 200) },
   { name: '20,000 channels', subjects: ours, run: (server) => manyChannels(server, size(20_000, 1000)) },
   {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { Decision } from '../../lib/access/grant.ts'
 import { parseConninfo } from '../../lib/database/conninfo.ts'
 import { createDatabase } from '../../lib/database/database.ts'
-import { createMetrics } from '../../lib/metrics.ts'
+import { createMetrics, type Metrics } from '../../lib/metrics.ts'
 import { createAuthority, type DatabaseAuthority } from '../../lib/rules/authority.ts'
 import { database, sql, unique } from '../support/setup.ts'
 import { until } from '../support/until.ts'
@@ -30,22 +30,27 @@ afterAll(() => {
 })
 
 /** An authority over a function whose body is given. */
-async function authority(body: string, language = 'plpgsql', now?: () => number): Promise<DatabaseAuthority & { name: string }> {
+async function authority(
+  body: string,
+  language = 'plpgsql',
+  now?: () => number,
+): Promise<DatabaseAuthority & { name: string; metrics: Metrics }> {
   const name = unique('may').replaceAll('-', '_')
   await sql().unsafe(`create function "${schema}".${name}(channel text) returns text language ${language} as $_$ ${body} $_$`)
   const uri = new URL(database().uri)
   uri.username = server
   const conninfo = parseConninfo(uri.href, {}, readFileSync, 'nobody')
   const log = { error: (message: string, fields: unknown) => lines.push({ message, ...(fields as object) }) }
+  const metrics = createMetrics()
   const made = createAuthority({
     database: createDatabase(() => conninfo, 1000),
     name: `"${schema}"."${name}"`,
     log: { ...log, warning: log.error, info: log.error, debug: log.error },
-    metrics: createMetrics(),
+    metrics,
     ...(now ? { now } : {}),
   })
   open.push(made)
-  return { ...made, name: `"${schema}".${name}` }
+  return { ...made, metrics, name: `"${schema}".${name}` }
 }
 
 const who = (sub: string, role?: string) => ({ claims: JSON.stringify({ sub, role }), role })
@@ -172,9 +177,10 @@ test('a decision is remembered for a second, one under way is shared, and both a
 })
 
 test('five thousand questions at once are a few queries', async () => {
-  const { decide } = await authority(`begin return 'r'; end`)
+  const { decide, metrics } = await authority(`begin return 'r'; end`)
   const began = performance.now()
   const decisions = await Promise.all(Array.from({ length: 5000 }, (_, index) => decide(who(`${index}`, alice), ['x'])))
   expect(new Set(decisions.flat())).toEqual(new Set(['r']))
   expect(performance.now() - began).toBeLessThan(5000)
+  expect(Number(/^pgws_authorize_queries_total (\d+)$/m.exec(metrics.render())?.[1])).toBeLessThanOrEqual(50)
 })
