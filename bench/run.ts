@@ -197,7 +197,7 @@ async function opening(server: Running, connections: number): Promise<Figures> {
 async function openingDecided(connections: number): Promise<Figures> {
   await sql.unsafe(`create schema if not exists bench;
     create or replace function bench.may(channel text) returns text language plpgsql stable as
-    $$ begin return case when current_setting('request.jwt.claims')::json->>'sub' is not null then 'rw' end; end $$`)
+    $$ begin return case when current_setting('request.jwt.claims')::json->>'mode' = 'rw' then 'rw' end; end $$`)
   const paths = await Promise.all(
     Array.from({ length: connections }, async (_, index) => `/open/${await token({ mode: 'rw', sub: `${index}` })}`),
   )
