@@ -14,7 +14,8 @@ const REASON_LENGTH = 1000
 
 /**
  * A function may leave another role or path behind, but those that it is called with, and what is done here, do not depend on it: what
- * stands right behind the call is written with its schema. One call leaves no claims to the next, and none to what is done at the commit.
+ * stands right behind the call is written with its schema, and set for the session: a call may have done that, too. One call leaves no
+ * claims to the next, and none to what is done at the commit.
  */
 export const callStatement = (name: string): string =>
   `do ${quoted(`
@@ -66,7 +67,7 @@ begin
     perform set_config('request.jwt.claims', claims[f], true), set_config('request.pgws.message_id', ids[i], true);
     begin
       envelope := ${name}(channels[f], payloads[i]);
-      perform pg_catalog.set_config('search_path', path, true);
+      perform pg_catalog.set_config('search_path', path, false);
       if current_user <> caller_name then perform set_config('role', coalesce(caller, own_role), true); end if;
       if envelope is not null then
         envelope := heads[f] || stamps[i] || middles[f] || to_json(envelope)::text || ends[f];
@@ -93,8 +94,8 @@ begin
     exit when is_late or clock_timestamp() > finish;
     exit when done >= ${MOST_WRITING} and pg_current_xact_id_if_assigned() is not null;
   end loop;
-  perform set_config('request.jwt.claims', '', true), set_config('request.pgws.message_id', '', true);
-  perform set_config('role', own_role, true);
+  perform set_config('request.jwt.claims', '', false), set_config('request.pgws.message_id', '', false);
+  perform set_config('role', own_role, false);
   if notified is not null then perform count(pg_notify(current_setting('pgws.channel'), text)) from unnest(notified) as text; end if;
   if kept_ones is not null then
     perform count(pgws.publish(channels[frames[m.i]], m.text, keys[m.i])) from unnest(kept_ones, kept_texts) as m(i, text);

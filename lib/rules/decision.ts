@@ -17,13 +17,14 @@ export type Answer =
   | { readonly step: 'role' | 'call'; readonly code: string; readonly message: string }
 
 /**
- * Each call is undone behind its answer, so that nothing that it sets or writes is there in the next: an error is the way to that, and it
- * is caught. What is needed is made ahead of the first call, and the answer behind its call is undone: no code of ours runs as the role
- * but the call.
+ * A call may leave another role, other claims or another path behind, but the next one does not see them: each is set anew. What stands
+ * right behind the call is written with its schema, and set for the session: a call may have done that, too. A call that fails is undone.
  */
 const DECIDE = `do $pgws$
 declare
   asked constant json := current_setting('pgws.questions');
+  own_role constant text not null := current_setting('role');
+  path constant text not null := current_setting('search_path');
   call constant text := asked->>'call';
   claims constant text[] := array(select value from json_array_elements_text(asked->'claims'));
   role constant text := asked->>'role';
@@ -44,8 +45,8 @@ begin
       end if;
       step := 'call';
       execute call into answer using channels[i];
+      perform pg_catalog.set_config('search_path', path, false), pg_catalog.set_config('role', own_role, false);
       step := 'answered';
-      raise exception 'undone';
     exception when others or assert_failure then
       code := sqlstate;
       message := sqlerrm;
@@ -53,6 +54,7 @@ begin
     answers[i] := case step when 'answered' then json_build_object('answer', left(answer, 100))
       else json_build_object('step', step, 'code', code, 'message', left(message, 500)) end;
   end loop;
+  perform set_config('request.jwt.claims', '', false);
   perform set_config('pgws.answers', '[' || coalesce(array_to_string(answers, ','), '') || ']', true);
 end
 $pgws$`

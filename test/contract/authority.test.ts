@@ -71,16 +71,17 @@ test('each question is asked under its role and claims, in whatever order they c
   expect(decisions).toEqual(asked.map(({ mine }) => (mine === 'a' ? ['rw', 'no'] : ['no', 'rw'])))
 })
 
-test('a call that fails is undone like one that does not: nothing that it set or wrote is there in the next', async () => {
+test('a call leaves no role, claims or path to the next, whether it fails or not; what it wrote stands where it did not', async () => {
+  const table = unique('calls')
+  await sql().unsafe(`create table "${table}" (sub text); grant insert on "${table}" to public`)
   const { decide } =
-    await authority(`declare found text; mine text := current_user; sub text := current_setting('request.jwt.claims')::json->>'sub';
+    await authority(`declare mine text := current_user; sub text := current_setting('request.jwt.claims')::json->>'sub';
     begin
-      select string_agg(name, ',') into found from "${schema}".members where members.channel = 'left behind';
-      if found is not null or coalesce(current_setting('app.left', true), '') <> '' then return 'leaked ' || found; end if;
-      insert into "${schema}".members values (mine, 'left behind');
-      perform set_config('app.left', sub, false), set_config('request.jwt.claims', '{"sub":"thief"}', false);
+      if current_setting('search_path') like '%hostile%' then return 'leaked'; end if;
+      insert into public."${table}" values (sub);
+      perform set_config('request.jwt.claims', '{"sub":"thief"}', false), set_config('search_path', 'hostile', false);
       if sub like '%fails' then raise exception 'it fails'; end if;
-      execute 'set role none';
+      perform set_config('role', 'none', false);
       return case when mine like 'alice%' then 'r' when mine like 'bob%' then 'w' when mine like 'server%' then 'rw' end;
     end`)
   const roles = [alice, bob, undefined]
@@ -90,6 +91,9 @@ test('a call that fails is undone like one that does not: nothing that it set or
   )
   for (let round = 0; round < 3; round++)
     expect((await Promise.all(asked.map((one) => decide(one, ['x'], true)))).flat()).toEqual(expected)
+  const written = await sql().unsafe(`select sub from "${table}" group by sub having count(*) = 3`)
+  const answered = asked.filter((_, index) => index % 4).map(({ claims }) => JSON.parse(claims).sub)
+  expect(written.map(({ sub }) => sub).sort()).toEqual(answered.sort())
 })
 
 test('who may execute a function within the function is looked at for each role', async () => {

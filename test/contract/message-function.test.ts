@@ -44,7 +44,7 @@ beforeAll(async () => {
       if payload like 'sleep %' then perform pg_sleep(split_part(payload, ' ', 2)::float8); end if;
       if payload = 'assert' then assert false, 'asserted'; end if;
       if payload = 'escape' then
-        perform set_config('role', 'none', true), set_config('search_path', 'nowhere', true), set_config('request.jwt.claims', '{}', true);
+        perform set_config('role', 'none', false), set_config('search_path', 'nowhere', false), set_config('request.jwt.claims', '{}', false);
         return 'escaped';
       end if;
       insert into ${id}.said (channel, payload, claims, message_id, later)

@@ -8,7 +8,7 @@ const lane = { file: 'lib/rules/lane.ts', test }
 export const messageFunction: readonly Mutant[] = [
   {
     ...statement,
-    find: "perform pg_catalog.set_config('search_path', path, true);",
+    find: "perform pg_catalog.set_config('search_path', path, false);",
     replace: '',
     promise: 'A call leaves no path to the next',
     title: 'nothing of one call reaches another',

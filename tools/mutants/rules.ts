@@ -8,10 +8,10 @@ export const rules: readonly Mutant[] = [
   {
     ...authority,
     file: 'lib/rules/decision.ts',
-    find: "      raise exception 'undone';\n",
-    replace: '',
+    find: "set_config('search_path', path, false), pg_catalog.set_config('role', own_role, false)",
+    replace: "set_config('role', own_role, false)",
     promise: 'Role and claims of one question are never there in another',
-    title: 'a call that fails is undone like one that does not',
+    title: 'a call leaves no role, claims or path to the next',
   },
   {
     ...authority,
