@@ -15,7 +15,9 @@ interface Step {
 const root = resolve(import.meta.dir, '../..')
 const text = readFileSync(join(root, '.github/workflows/release.yaml'), 'utf8')
 // The file is the project's own; what it lacks fails the tests below.
-const { jobs } = YAML.parse(text) as { jobs: Record<'tag' | 'test' | 'release', { needs?: string; steps: readonly Step[] }> }
+const { jobs } = YAML.parse(text) as {
+  jobs: Record<'tag' | 'test' | 'release' | 'site', { needs?: string; steps: readonly Step[] }>
+}
 const step = (job: keyof typeof jobs, text: string): Step =>
   jobs[job].steps.find(({ name, uses }) => `${name ?? ''}${uses ?? ''}`.includes(text)) ?? {}
 
@@ -63,4 +65,17 @@ test('the image is for both processors, with its provenance, and the binaries th
   for (const kind of ['linux-amd64-musl', 'linux-arm64'])
     expect(commands).toMatch(new RegExp(`check ${kind} .*--version.*--check`))
   expect(spawnSync('bash', ['-n', '-c', commands]).status).toBe(0)
+})
+
+test('the site is published below the path that the forge gives it, of what is released, by actions of one version', () => {
+  expect(jobs.site.needs).toBe('release')
+  const names = jobs.site.steps.map(({ uses, run }) => uses?.replace(/@.*/, '') ?? run)
+  expect(names.slice(2)).toEqual([
+    'actions/configure-pages',
+    'npm run docs:site -- --base "$BASE/"',
+    'actions/upload-pages-artifact',
+    'actions/deploy-pages',
+  ])
+  expect(step('site', 'upload-pages-artifact').with).toEqual({ path: 'dist/site' })
+  for (const { uses = '@v0.0.0' } of Object.values(jobs).flatMap(({ steps }) => steps)) expect(uses).toMatch(/@v\d+\.\d+\.\d+$/)
 })
