@@ -15,10 +15,10 @@ $$;
 
 -- Null for who is not logged in: PostgREST leaves the claims empty then.
 create function api.websocket_token() returns json language sql stable security definer set search_path = websockets, pg_temp as $$
-  select json_build_object('token', sign(json_build_object(
-    'mode', 'rw', 'channels', json_build_array('chat'), 'sub', sub, 'exp', extract(epoch from now())::bigint + 3600)))
-  from cast(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub' as text) as sub
-  where sub is not null
+  select json_build_object('token', sign(json_build_object('mode', 'rw', 'channels', json_build_array('chat'),
+    'role', claims ->> 'role', 'sub', claims ->> 'sub', 'exp', extract(epoch from now())::bigint + 3600)))
+  from cast(nullif(current_setting('request.jwt.claims', true), '') as json) as claims
+  where claims ->> 'sub' is not null
 $$;
 
 -- A new function may be executed by everyone.
