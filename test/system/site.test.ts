@@ -27,7 +27,7 @@ beforeAll(() => {
   })
   if (status !== 0) throw new Error(stderr)
   built.push(...readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.html')))
-}, 60_000)
+}, 120_000)
 afterAll(() => rmSync(folder, { recursive: true }))
 
 test('every page of the README and docs/ is a page of the site, and in its sidebar', () => {
