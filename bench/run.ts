@@ -16,8 +16,9 @@ const quick = process.argv.includes('--quick')
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
 const ROUNDS = quick ? 1 : 3
 
-// It has subjects and a table of its own, and ends the process.
+// They have subjects and tables of their own, and end the process.
 if (only.includes('journal')) await import('./journal/run.ts')
+if (only.includes('scaling')) await import('./scaling/run.ts')
 
 /** Milliseconds in which work is repeated until the compilers have done theirs, once at least, and then to be measured. */
 const WARM_UP_MS = quick ? 0 : 1500

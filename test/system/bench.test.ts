@@ -33,3 +33,19 @@ test(
   },
   { timeout: 60_000 },
 )
+
+test(
+  'the benchmark of several servers runs, whatever its figures',
+  () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['bench/run.ts', 'scaling', '--quick'], {
+      cwd: root,
+      encoding: 'utf8',
+    })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const { counts, results } = JSON.parse(readFileSync(resolve(root, 'dist/bench-scaling.json'), 'utf8'))
+    expect(results.length).toBeGreaterThan(40)
+    expect(results.filter(({ values }: { values: unknown[] }) => values.length !== counts.length)).toEqual([])
+    expect(stdout).toContain('| servers with the same positions and order | 1 | 2 | 3 |')
+  },
+  { timeout: 60_000 },
+)
