@@ -54,10 +54,7 @@ export function createAnswers<S extends Answering>({ handedOn, overwhelmed }: An
     for (const [session, texts] of due) {
       if (session.closure !== undefined) continue
       session.client.writeAll(texts)
-      handedOn(
-        texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0),
-        1,
-      )
+      for (const text of texts) handedOn(Buffer.byteLength(text), 1)
     }
     due.clear()
   }

@@ -7,9 +7,9 @@ interface Reader {
 
 export interface SlowReadersOptions<R> {
   readonly readers: ReadonlySet<R>
-  /** Bytes that may wait for one reader. */
+  /** Bytes that may wait for one reader beside one text, the longest so far: a text that waits alone says nothing of who reads it. */
   readonly limit: number
-  /** Called for a reader with more than the limit. */
+  /** Called for a reader with more than that. */
   readonly found: (reader: R) => void
 }
 
@@ -28,6 +28,8 @@ export function createSlowReaders<R extends Reader>({
   /** Bytes of the texts handed on since the last check: each counted once, and each times its readers. */
   let unlooked = 0
   let spread = 0
+  /** Bytes of the longest text so far. How messages grow in a form bounds it, and so what may wait. */
+  let longest = 0
 
   /**
    * What waits for one reader grew by no more than what was handed on since the last look. What is published in this tick may count
@@ -35,10 +37,11 @@ export function createSlowReaders<R extends Reader>({
    */
   function look(): void {
     unlooked = spread = 0
-    for (const reader of readers) if (reader.client.waiting() > limit) found(reader)
+    for (const reader of readers) if (reader.client.waiting() > limit + longest) found(reader)
   }
 
   return (bytes, count) => {
+    if (bytes > longest) longest = bytes
     unlooked += bytes + FRAME_BYTES
     spread += (bytes + FRAME_BYTES) * count
     if (unlooked >= limit / 2 && spread >= LOOK_BYTES * readers.size) look()

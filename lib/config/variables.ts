@@ -378,7 +378,7 @@ export const variables = {
     sample: '1048576',
     example: '1048576',
     meaning:
-      'Bytes that may wait for one slow client. A client with more is dropped and sees 1006, so that it never sees a gap. All are looked at whenever half as many bytes were sent, and at least 32 for each connection: so much more may wait by then, and what the database sent in one go.',
+      'Bytes that may wait for one slow client, beside one message of the longest so far. A client with more is dropped and sees 1006, so that it never sees a gap. All are looked at whenever half as many bytes were sent, and at least 32 for each connection: so much more may wait by then, and what the database sent in one go.',
     parse: whole(1_048_576, 16_384, LONGEST),
   }),
   shutdownTimeout: variable({

@@ -156,9 +156,17 @@ test('a reader that is slow is written no more than it has room for, and all of 
 })
 
 test('a reader that is dropped while it is written history, or told that it is gone, joins nothing', async () => {
-  const { publish, resume } = createReaders(40)
-  publish('a', 'x'.repeat(50))
+  const { publish, resume, made, answer } = createReaders(40)
+  Object.assign(made, { memory: 1, pageSize: 1 })
+  publish('a', '1')
+  publish('a', '2'.repeat(100))
   const [reader, told] = [resume(0), resume('lost')]
+  answer()
+  made.pageSize = 3
+  // It is dropped as the last of its history is written, in the tick in which it would join.
+  reader.write = (text) => {
+    if (text.startsWith('2')) reader.waits = 1000
+  }
   await settled()
   expect([reader.codes, told.codes]).toEqual([[1006], [1006]])
   expect([reader.joined, told.joined]).toEqual([[], []])

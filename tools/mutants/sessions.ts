@@ -122,6 +122,14 @@ export const sessions: readonly Mutant[] = [
   },
   {
     file: 'lib/channels/slow-readers.ts',
+    find: 'limit + longest',
+    replace: 'limit',
+    promise: 'One message, however long it grows in a form, drops no reader',
+    test: 'test/contract/journal-growing.test.ts',
+    title: 'a message that is several times longer',
+  },
+  {
+    file: 'lib/channels/slow-readers.ts',
     find: 'limit / 2',
     replace: 'limit * 100',
     promise: 'Memory stays bounded by what may wait for each reader',
