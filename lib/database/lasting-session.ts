@@ -18,6 +18,8 @@ const END_BACKEND =
 
 export function createLastingSession(database: Database): LastingSession {
   let connection: Connection | undefined
+  /** Shared by all who ask meanwhile: of two sessions, one would have no owner. */
+  let opening: Promise<Connection> | undefined
   let isStopped = false
   /** The process of a session that was dropped without an answer. It may still run its statement, for any length of time. */
   let abandoned: Backend | undefined
@@ -36,20 +38,29 @@ export function createLastingSession(database: Database): LastingSession {
     }
   }
 
-  return {
-    async connected() {
-      if (connection) return connection
-      const opened = await open().catch((error) => {
-        const fault = asDatabaseError(error)
-        // A refused connection says nothing about what is to be asked.
-        throw new DatabaseError(fault.message, fault.code, false)
-      })
+  async function establish(): Promise<Connection> {
+    try {
+      const opened = await open()
       if (isStopped) opened.close()
       connection = opened
       void opened.closed.then(() => {
         if (connection === opened) connection = undefined
       })
       return opened
+    } catch (error) {
+      const fault = asDatabaseError(error)
+      // A refused connection says nothing about what is to be asked.
+      throw new DatabaseError(fault.message, fault.code, false)
+    } finally {
+      opening = undefined
+    }
+  }
+
+  return {
+    async connected() {
+      if (connection) return connection
+      opening ??= establish()
+      return opening
     },
     get backend() {
       return connection?.server.backend
