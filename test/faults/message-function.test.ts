@@ -46,7 +46,7 @@ const handle = (version = 0) => `
     perform ${version};
     insert into said (payload, message_id, claims, later) values (payload, current_setting('request.pgws.message_id')::uuid,
       current_setting('request.jwt.claims')::json, case when payload like '%late' then 1 end);
-    if payload like '%bad' then perform set_config('role', 'websockets', true); raise exception 'bad'; end if;
+    if payload like '%bad' then perform set_config('role', 'websockets', true); raise exception '%', payload; end if;
     if payload like '%slow' then perform pg_sleep(9); end if;
     if payload like '%null' then return null; end if;
     return payload;
@@ -136,20 +136,33 @@ async function startPoster(program: Program, name: string): Promise<Sender> {
   }
 }
 
-/** Nobody tells it what was published, and of a refusal it learns only that there was one. */
+/** Nobody tells it what was published, and of a refusal it learns only that there was one, and why. */
 async function startPlain(program: Program, name: string) {
   const record = createRecord(name)
   const client = await connect(`${program.origin}/${await token(claimsOf(name))}`, { protocols: ['pgws'] })
   const timer = setInterval(() => client.send(record.next()), 5)
-  const refusals = { count: 0 }
-  void (async () => {
-    for (;;) if (JSON.parse(await client.next()).event === 'MessageRefused') refusals.count++
+  const reasons: unknown[] = []
+  const ended = (async () => {
+    for (;;) {
+      const { event, reason } = JSON.parse(await client.next())
+      if (event === 'MessageRefused') reasons.push(reason)
+    }
   })().catch(() => undefined)
   return {
     record,
-    refusals,
-    stop: () => clearInterval(timer),
-    close: () => client.close(),
+    reasons,
+    /** Its last message is refused. Then all ahead of it are settled. */
+    async stop() {
+      clearInterval(timer)
+      let last = ''
+      while (!last.endsWith('bad')) {
+        last = record.next()
+        client.send(last)
+      }
+      await until(() => reasons.includes(last))
+      await client.close()
+      await ended
+    },
   }
 }
 
@@ -224,27 +237,19 @@ test('through killed sessions, a changed function, a dropped role and a restart,
   await server.start()
   await goesOn()
 
-  await Promise.all(senders.map((sender) => sender.stop()))
-  for (const sender of plain) sender.stop()
-  const ofSender = (stored: ReadonlyMap<string, Stored>, name: string) =>
-    [...stored.keys()].filter((payload) => payload.startsWith(`${name}:`))
-  await until(async () => {
-    const stored = await readStored()
-    return plain.every(({ record, refusals }) => ofSender(stored, record.name).length + refusals.count >= record.sent.length)
-  }, 100)
-  for (const sender of plain) await sender.close()
-
+  await Promise.all([...senders, ...plain].map((sender) => sender.stop()))
+  const ofSender = (name: string) => [...stored.keys()].filter((payload) => payload.startsWith(`${name}:`))
   const stored = await readStored()
   for (const { record } of senders) {
     expect(record.published.length + record.refused.length).toBe(record.sent.length)
-    expect(ofSender(stored, record.name)).toEqual(record.published)
+    expect(ofSender(record.name)).toEqual(record.published)
     expect(record.published.length).toBeGreaterThan(10)
   }
-  for (const { record, refusals } of plain) {
-    const own = ofSender(stored, record.name)
+  for (const { record, reasons } of plain) {
+    const own = ofSender(record.name)
     const kept = new Set(own)
     expect(own).toEqual(record.sent.filter((text) => kept.has(text)))
-    expect(own.length + refusals.count).toBe(record.sent.length)
+    expect(own.length + reasons.length).toBe(record.sent.length)
   }
   for (const { payload, claims, by } of stored.values()) {
     const [name = ''] = payload.split(':')
