@@ -58,4 +58,28 @@ export const messageFunction: readonly Mutant[] = [
     promise: 'A message waits while another of its sender is out',
     title: "and a sender's order stands",
   },
+  {
+    file: 'lib/rules/handler.ts',
+    test: 'test/contract/message-journal.test.ts',
+    find: "if (state === 'flowing') state = 'paused'",
+    replace: '',
+    promise: 'No message is handled while nobody listens',
+    title: 'while the listener is away',
+  },
+  {
+    ...statement,
+    test: 'test/contract/message-journal.test.ts',
+    find: 'if kept[f] then',
+    replace: 'if false then',
+    promise: 'What the function returns is kept on a channel with history',
+    title: 'on a channel with history',
+  },
+  {
+    file: 'lib/database/lasting-session.ts',
+    test: 'test/unit/lasting-session.test.ts',
+    find: 'opening ??= establish()',
+    replace: 'opening = establish()',
+    promise: 'All who need a session at once get the same one',
+    title: 'all who need the session while it opens',
+  },
 ]
