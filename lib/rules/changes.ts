@@ -13,7 +13,8 @@ export interface Part<Client> {
 
 export interface Changes<Client> {
   readonly here: ReadonlySet<Client>
-  readonly areThere: boolean
+  /** Clients that are to be written or removed. */
+  readonly count: number
   /** It is better to write everything anew. */
   readonly areTooMany: boolean
   opened(client: Client): void
@@ -41,8 +42,8 @@ export function createChanges<Client extends Registered>(): Changes<Client> {
 
   return {
     here,
-    get areThere() {
-      return pending.size > 0
+    get count() {
+      return pending.size
     },
     get areTooMany() {
       return pending.size > here.size + MOST_GONE

@@ -6,7 +6,7 @@ import type { Orders } from './orders.ts'
 import type { Statements } from './statements.ts'
 
 export interface Writing {
-  /** Does all there is to do. Orders go ahead of rows. @throws DatabaseError */
+  /** Does all there is to do now. Orders go ahead of rows. @throws DatabaseError */
   round(server: string): Promise<void>
   /** There may be an order. */
   ordered(): void
@@ -70,11 +70,13 @@ export function createWriting<Client extends Registered>(options: WritingOptions
     revocations = orders.inForce(now)
   }
 
-  async function write(server: string): Promise<void> {
+  /** @returns how many it wrote of, or tried to. */
+  async function write(server: string): Promise<number> {
     const part = changes.take(performance.now())
     try {
       isKnown = await statements.write(server, part)
       rows += part.clients.length
+      return part.clients.length
     } catch (error) {
       changes.giveBack(part)
       throw error
@@ -84,10 +86,14 @@ export function createWriting<Client extends Registered>(options: WritingOptions
   return {
     async round(server) {
       if (changes.areTooMany) isKnown = false
+      // Who comes meanwhile is for the next round, or while clients come and go a round would never end.
+      let left = changes.count
       for (;;) {
-        if (!isKnown) await begin(server)
-        else if (isOrdered || snapshot === '' || performance.now() - lookedAt >= LOOK_EVERY) await look(server)
-        else if (changes.areThere) await write(server)
+        if (!isKnown) {
+          await begin(server)
+          left = changes.count
+        } else if (isOrdered || snapshot === '' || performance.now() - lookedAt >= LOOK_EVERY) await look(server)
+        else if (left > 0) left -= await write(server)
         else return
       }
     },

@@ -16,7 +16,7 @@ export const connections: readonly Mutant[] = [
   {
     file: 'lib/rules/rows.ts',
     ...contract,
-    find: 'if (!DOUBTFUL.test(claims)) return claims',
+    find: 'if (!isDoubtful(claims)) return claims',
     replace: 'if (claims) return claims',
     promise: 'Of claims that jsonb cannot hold, the others are shown',
     title: 'claims that jsonb cannot hold',
@@ -39,9 +39,25 @@ export const connections: readonly Mutant[] = [
   {
     file: 'lib/rules/writing.ts',
     ...contract,
-    find: 'if (!isKnown) await begin(server)',
-    replace: "if (snapshot === '' && !isKnown) await begin(server)",
+    find: 'if (!isKnown) {',
+    replace: "if (snapshot === '' && !isKnown) {",
     promise: 'A server whose row is gone writes everything anew',
     title: 'a server whose row is gone',
+  },
+  {
+    file: 'lib/rules/writing.ts',
+    test: 'test/unit/writing.test.ts',
+    find: 'else if (left > 0) left -= await write(server)',
+    replace: 'else if (changes.count > 0) await write(server)',
+    promise: 'Connections are written once a second, however many come and go',
+    title: 'whoever comes while a round writes',
+  },
+  {
+    file: 'lib/rules/rows.ts',
+    test: 'test/unit/rows.test.ts',
+    find: '|\\\\ud[89ab][\\da-f]{2}\\\\ud[c-f][\\da-f]{2}/gi',
+    replace: '/gi',
+    promise: 'What jsonb can hold of claims is shown',
+    title: 'claims are written as they stand',
   },
 ]
