@@ -51,24 +51,38 @@ const RETRY = 2000
 export function createReviews<S extends Reviewed>(options: ReviewsOptions<S>): Reviews<S> {
   const { sessions, authority, every, now, isOpen } = options
   let looks: ReturnType<typeof setInterval> | undefined
+  /** They try again together, and are spread anew behind their answers. */
+  const unanswered = new WeakSet<S>()
+  /** At random, so that clients that came together are not asked about together. */
+  const spread = (): number => now() + Math.random() * every
 
   function look(): void {
     const time = now()
     for (const session of sessions) if (session.reviewAt <= time) review(session)
   }
 
-  function review(session: S): void {
+  /** @param next when it is asked about again behind this, where that time has not passed by then. */
+  function review(session: S, next = now() + every): void {
     const { grant } = session
     const channels = [...(grant.rights?.keys() ?? [])]
-    session.reviewAt = channels.length === 0 ? now() + every : Number.POSITIVE_INFINITY
+    session.reviewAt = channels.length === 0 ? next : Number.POSITIVE_INFINITY
     if (channels.length === 0) return
     void inTick(authority.decide(grant, channels), (decisions) => {
       // A later grant has a review of its own.
       if (session.grant !== grant || !isOpen(session)) return
-      const isAnswered = !decisions.includes('AUTHORITY_UNAVAILABLE')
-      session.reviewAt = now() + (isAnswered ? every : Math.min(every, RETRY * (1 + Math.random())))
+      session.reviewAt = decisions.includes('AUTHORITY_UNAVAILABLE') ? retry(session) : answered(session, next)
       settle(session, channels, decisions)
     })
+  }
+
+  function retry(session: S): number {
+    unanswered.add(session)
+    return now() + Math.min(every, RETRY * (1 + Math.random()))
+  }
+
+  function answered(session: S, next: number): number {
+    if (unanswered.delete(session)) return spread()
+    return next > now() ? next : now() + every
   }
 
   function settle(session: S, channels: readonly string[], decisions: readonly Decision[]): void {
@@ -91,11 +105,9 @@ export function createReviews<S extends Reviewed>(options: ReviewsOptions<S>): R
     opened(session) {
       looks ??= setInterval(look, Math.min(LONGEST_LOOK, Math.ceil(every / LOOKS)))
       // What was decided is remembered for as long as an upgrade takes. If not, something else may have been decided since.
-      review(session)
-      // At random, so that clients that came together are not asked about together.
-      if (session.reviewAt !== Number.POSITIVE_INFINITY) session.reviewAt = now() + Math.random() * every
+      review(session, spread())
     },
-    renewed: review,
+    renewed: (session) => review(session),
     closed() {
       if (sessions.size > 0) return
       clearInterval(looks)
@@ -103,7 +115,7 @@ export function createReviews<S extends Reviewed>(options: ReviewsOptions<S>): R
     },
     all() {
       // One that is under way is asked again by the authority.
-      for (const session of sessions) if (session.reviewAt !== Number.POSITIVE_INFINITY) review(session)
+      for (const session of sessions) if (session.reviewAt !== Number.POSITIVE_INFINITY) review(session, session.reviewAt)
     },
   }
 }

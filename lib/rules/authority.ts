@@ -28,6 +28,8 @@ export interface AuthorityOptions {
   readonly now?: () => number
 }
 
+type Who = Parameters<Authority['decide']>[0]
+
 /** SQLSTATE query_canceled: no exception block catches it. */
 const CANCELED = '57014'
 
@@ -45,6 +47,8 @@ export function createAuthority({
   const remembered = createRemembered(now)
   const questions = createQuestions({ ask, now })
   const underWay = new Map<string, Promise<Decision>>()
+  /** How often all was forgotten. */
+  let rounds = 0
 
   /** In a transaction for each role. */
   async function ask(asked: readonly Question[]): Promise<readonly Decision[]> {
@@ -113,13 +117,19 @@ export function createAuthority({
     return deciding
   }
 
+  function decide({ claims, role }: Who, channels: readonly string[], isAnew = false): ReturnType<Authority['decide']> {
+    const decisions = channels.map((channel) => decideOne({ claims, role, channel }, isAnew))
+    const isKnown = (decision: Decision | Promise<Decision>): decision is Decision => !(decision instanceof Promise)
+    if (decisions.every(isKnown)) return decisions
+    const round = rounds
+    // One that was remembered may have been forgotten while the others were asked about.
+    return Promise.all(decisions).then((found) => (round === rounds ? found : decide({ claims, role }, channels)))
+  }
+
   return {
-    decide({ claims, role }, channels, isAnew = false) {
-      const decisions = channels.map((channel) => decideOne({ claims, role, channel }, isAnew))
-      const isKnown = (decision: Decision | Promise<Decision>): decision is Decision => !(decision instanceof Promise)
-      return decisions.every(isKnown) ? decisions : Promise.all(decisions)
-    },
+    decide,
     forget() {
+      rounds++
       remembered.clear()
       questions.again()
     },

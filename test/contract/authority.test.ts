@@ -180,6 +180,17 @@ test('a decision is remembered for a second, one under way is shared, and both a
   expect(await again).toEqual(['no'])
 })
 
+test('what was remembered is forgotten, too, for whoever still waits for another channel', async () => {
+  const { decide, forget, name } = await authority(
+    `begin if channel = 'slow' then perform pg_sleep(0.3); end if; return 'r'; end`,
+  )
+  expect(await decide(who('1'), ['quick'])).toEqual(['r'])
+  const both = decide(who('1'), ['quick', 'slow'])
+  await sql().unsafe(`create or replace function ${name}(channel text) returns text language sql as $$ select null::text $$`)
+  forget()
+  expect(await both).toEqual(['no', 'no'])
+})
+
 test('five thousand questions at once are a few queries', async () => {
   const { decide, metrics } = await authority(`begin return 'r'; end`)
   const began = performance.now()

@@ -54,4 +54,20 @@ export const rules: readonly Mutant[] = [
     title: 'who loses access is told at once',
     hangs: true,
   },
+  {
+    ...authority,
+    file: 'lib/rules/authority.ts',
+    find: '(round === rounds ? found : decide({ claims, role }, channels))',
+    replace: 'found',
+    promise: 'pgws.authorize_again() passes by what is remembered',
+    title: 'what was remembered is forgotten, too',
+  },
+  {
+    test: 'test/unit/reviews.test.ts',
+    file: 'lib/channels/reviews.ts',
+    find: 'return next > now() ? next : now() + every',
+    replace: 'return now() + every',
+    promise: 'Clients are asked about again spread over the interval',
+    title: 'reviews stay spread over the interval',
+  },
 ]
