@@ -5,6 +5,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import postgres from 'postgres'
+import { schema } from '../lib/database/schema/install.ts'
 import { type Crowd, openCrowd } from '../test/support/crowd.ts'
 import { median } from '../test/support/median.ts'
 import { startPostgres } from '../test/support/postgres.ts'
@@ -27,6 +28,9 @@ const MEASURED = 10
 
 /** Milliseconds after which garbage is collected and memory is what idling takes. */
 const SETTLED_MS = quick ? 100 : 2500
+
+/** Milliseconds in which nobody comes or goes: some signs of life. */
+const UNCHANGED_MS = quick ? 1000 : 20_000
 
 const CHANNEL = 'postgres-websockets-listener'
 
@@ -217,6 +221,25 @@ async function openingDecided(connections: number): Promise<Figures> {
   return { 'times the time without': (await seconds({ PGWS_AUTHORIZE_FUNCTION: 'bench.may' })) / without }
 }
 
+/** What it costs that the database sees who is connected, while nobody comes or goes. */
+async function presence(connections: number): Promise<Figures> {
+  await sql.unsafe(schema)
+  const server = await start(own, database.uri, given, { PGWS_CONNECTIONS: 'True', PGWS_JOURNAL: 'True' })
+  const paths = Array.from({ length: connections }, async (_, index) => `/here/${await token({ mode: 'r', sub: `${index}` })}`)
+  const crowd = await openCrowd(server.port, await Promise.all(paths))
+  const began = performance.now()
+  const written = async (): Promise<number> => Number((await sql`select count(*) from pgws.connections`)[0]?.count)
+  while ((await written()) < connections) await Bun.sleep(50)
+  const seconds = (performance.now() - began) / 1000
+  await Bun.sleep(SETTLED_MS)
+  const cpu = server.cpu()
+  await Bun.sleep(UNCHANGED_MS)
+  const used = server.cpu() - cpu
+  await crowd.close()
+  await server.stop()
+  return { '% of a core': (used / (UNCHANGED_MS / 1000)) * 100, 'seconds until all are shown': seconds }
+}
+
 /** Two channels to a client, none to two; one message to each channel, in as many transactions as make 20,000 messages. */
 async function manyChannels(server: Running, channels: number): Promise<Figures> {
   const tokens = await Promise.all(
@@ -311,6 +334,7 @@ const works: readonly Work[] = [
     subjects: ['this server'],
     run: () => openingDecided(size(5000, 100)),
   },
+  { name: 'presence of 10,000', subjects: ours, run: () => presence(size(10_000, 100)) },
   { name: '200 channels', subjects: ours, run: (server) => manyChannels(server, 200) },
   { name: '20,000 channels', subjects: ours, run: (server) => manyChannels(server, size(20_000, 1000)) },
   {
