@@ -33,6 +33,9 @@ type Who = Parameters<Authority['decide']>[0]
 /** SQLSTATE query_canceled: no exception block catches it. */
 const CANCELED = '57014'
 
+/** Questions that are asked together where one of a query was at fault; behind another fault among them, each is asked alone. */
+const PART = 32
+
 const UNKNOWN: Decision = 'AUTHORITY_UNAVAILABLE'
 
 export function createAuthority({
@@ -75,12 +78,18 @@ export function createAuthority({
     } catch (error) {
       const { code, message, answered, isPassing } = asDatabaseError(error)
       if (!answered || (isPassing && code !== CANCELED)) throw error
-      // One of them is at fault: the others are answered.
-      const half = Math.ceil(alike.length / 2)
-      if (half < alike.length) return [...(await askAlike(alike.slice(0, half))), ...(await askAlike(alike.slice(half)))]
+      // One of them is at fault, and the others are answered. The fault may be to take longer than the time limit: it does so
+      // three times like this, and would ten times in halves.
+      if (alike.length > 1) return askParts(alike, alike.length > PART ? PART : 1)
       faults.add({ reason: shown(message), code, channel: shown(alike[0]?.channel ?? '') })
       return [UNKNOWN]
     }
+  }
+
+  async function askParts(alike: readonly Question[], size: number): Promise<readonly Decision[]> {
+    const decisions: Decision[] = []
+    for (let at = 0; at < alike.length; at += size) decisions.push(...(await askAlike(alike.slice(at, at + size))))
+    return decisions
   }
 
   function decisionOf({ channel, role }: Question, found: Answer | undefined): Decision {

@@ -136,6 +136,17 @@ test('what no exception block catches concerns its caller alone', async () => {
   )
 })
 
+test('a call without end keeps the others of its query waiting for three time limits, and not for ten', async () => {
+  const calls = unique('calls').replaceAll('-', '_')
+  await sql().unsafe(`create sequence "${schema}".${calls}; grant usage on sequence "${schema}".${calls} to public`)
+  const { decide } = await authority(`begin
+    if channel = 'endless' then perform nextval('"${schema}".${calls}'), pg_cancel_backend(pg_backend_pid()), pg_sleep(5); end if;
+    return 'r'; end`)
+  const channels = Array.from({ length: 1000 }, (_, index) => (index === 700 ? 'endless' : `c${index}`))
+  expect((await decide(who('1'), channels)).filter((decision) => decision !== 'r')).toEqual(['AUTHORITY_UNAVAILABLE'])
+  expect(Number((await sql().unsafe(`select last_value from "${schema}".${calls}`))[0]?.last_value)).toBe(3)
+})
+
 test('a function that kills its session lets nobody in, and the next ones are answered', async () => {
   const { decide } = await authority(`begin
     if channel = 'kill' then perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(5); end if;
