@@ -70,4 +70,12 @@ export const rules: readonly Mutant[] = [
     promise: 'Clients are asked about again spread over the interval',
     title: 'reviews stay spread over the interval',
   },
+  {
+    ...authority,
+    file: 'lib/rules/authority.ts',
+    find: 'alike.length > PART ? PART : 1',
+    replace: 'Math.ceil(alike.length / 2)',
+    promise: 'A call without end keeps others waiting for three time limits',
+    title: 'a call without end keeps the others',
+  },
 ]
