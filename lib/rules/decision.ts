@@ -59,6 +59,10 @@ begin
 end
 $pgws$`
 
+/** Behind a fault some are asked again, up to three times in all: whoever waits is to have an answer within 10 s. */
+const LIMIT = `select set_config('statement_timeout', '3s', true)
+  where current_setting('statement_timeout')::interval not between interval '1 ms' and interval '3 s'`
+
 /**
  * All of one role: PostgreSQL looks only once a transaction at whether a role may execute the functions in an expression of PL/pgSQL.
  *
@@ -79,6 +83,7 @@ export function decisionStatements(name: string, role: string | undefined, quest
     channels: questions.map(({ channel }) => channel),
   }
   return [
+    { text: LIMIT },
     { text: "select set_config('pgws.questions', $1, true)", parameters: [JSON.stringify(asked)] },
     { text: DECIDE },
     { text: "select current_setting('pgws.answers') as answers" },

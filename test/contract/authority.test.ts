@@ -200,6 +200,20 @@ test('what was remembered is forgotten, too, for whoever still waits for another
   expect(await both).toEqual(['no', 'no'])
 })
 
+test('a query has the time limit of the role, and never none', async () => {
+  for (const [limit, expected] of [
+    ['0', '3s'],
+    ['500ms', '500ms'],
+    ['1min', '3s'],
+  ] as const) {
+    await sql().unsafe(`alter role "${server}" set statement_timeout = '${limit}'`)
+    const { decide } = await authority("begin return 'limit ' || current_setting('statement_timeout'); end")
+    expect(await decide(who(limit), ['x'])).toEqual(['no'])
+    expect(lines.at(-1)).toMatchObject({ answer: `limit ${expected}` })
+  }
+  await sql().unsafe(`alter role "${server}" reset statement_timeout`)
+})
+
 test('five thousand questions at once are a few queries', async () => {
   const { decide, metrics } = await authority(`begin return 'r'; end`)
   const began = performance.now()
