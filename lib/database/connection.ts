@@ -68,11 +68,13 @@ export class DatabaseError extends Error {
   /**
    * @param code SQLSTATE (manual, "PostgreSQL Error Codes"), the system's code, or postgres.js's own.
    * @param answered whether PostgreSQL answered at all.
+   * @param answer the message without the place that it comes from, which is nothing for clients.
    */
   constructor(
     message: string,
     readonly code: string,
     readonly answered: boolean,
+    readonly answer = message,
   ) {
     super(message)
   }
@@ -89,5 +91,6 @@ export const asDatabaseError = (error: unknown): DatabaseError =>
 /** The error, with the place that it comes from in its message. */
 export function errorAt(place: string, error: unknown): DatabaseError {
   const fault = asDatabaseError(error)
-  return fault.message.startsWith(place) ? fault : new DatabaseError(`${place} ${fault.message}`, fault.code, fault.answered)
+  if (fault.message.startsWith(place)) return fault
+  return new DatabaseError(`${place} ${fault.message}`, fault.code, fault.answered, fault.answer)
 }

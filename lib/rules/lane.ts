@@ -70,7 +70,7 @@ export function createLane({ transactions, calls, senders, next, answered, delay
     else senders.giveBack(rest)
   }
 
-  function refuse({ messages }: Batch, { code, message: reason }: DatabaseError): void {
+  function refuse({ messages }: Batch, { code, answer: reason }: DatabaseError): void {
     settle(messages, new Map(messages.map((_, index) => [index, { code, reason }])))
   }
 

@@ -59,6 +59,13 @@ export const messageFunction: readonly Mutant[] = [
     title: "and a sender's order stands",
   },
   {
+    ...lane,
+    find: 'answer: reason }',
+    replace: 'message: reason }',
+    promise: 'A refusal at the commit does not tell where the database is',
+    title: 'a POST is answered with what the function says',
+  },
+  {
     file: 'lib/rules/handler.ts',
     test: 'test/contract/message-journal.test.ts',
     find: "if (state === 'flowing') state = 'paused'",
