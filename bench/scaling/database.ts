@@ -21,12 +21,19 @@ export interface Usage {
 /** Of the servers, so that what they do is counted apart from the load. */
 const ROLE = 'servers'
 
-const proc = (pid: number, name: string): string => readFileSync(`/proc/${pid}/${name}`, 'utf8')
+/** Empty for a process that has ended meanwhile: PostgreSQL has some that come for a moment. */
+function proc(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8')
+  } catch {
+    return ''
+  }
+}
 
 /** Seconds, from the scheduler's nanoseconds. */
 const cpuOf = (pid: number): number => Number(proc(pid, 'schedstat').split(' ')[0]) / 1e9
 
-const wakeUpsOf = (pid: number): number => Number(/\nvoluntary_ctxt_switches:\s+(\d+)/.exec(proc(pid, 'status'))?.[1])
+const wakeUpsOf = (pid: number): number => Number(/\nvoluntary_ctxt_switches:\s+(\d+)/.exec(proc(pid, 'status'))?.[1] ?? 0)
 
 const privateBytes = (pid: number): number =>
   [...proc(pid, 'smaps_rollup').matchAll(/Private_(?:Clean|Dirty):\s+(\d+)/g)].reduce((sum, [, kB]) => sum + Number(kB) * 1024, 0)
@@ -34,14 +41,7 @@ const privateBytes = (pid: number): number =>
 /** The postmaster and its children. */
 function processesOf(dataFolder: string): number[] {
   const postmaster = Number(readFileSync(join(dataFolder, 'postmaster.pid'), 'utf8').split('\n')[0])
-  const isChild = (pid: number): boolean => {
-    try {
-      return Number(/\nPPid:\s+(\d+)/.exec(proc(pid, 'status'))?.[1]) === postmaster
-    } catch {
-      // It ended meanwhile.
-      return false
-    }
-  }
+  const isChild = (pid: number): boolean => Number(/\nPPid:\s+(\d+)/.exec(proc(pid, 'status'))?.[1]) === postmaster
   return [postmaster, ...readdirSync('/proc').map(Number).filter(isChild)]
 }
 
