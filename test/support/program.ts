@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { within } from '../../lib/waiting.ts'
 import { binary } from './binary.ts'
 import { atEnd } from './ending.ts'
 import { secret } from './token.ts'
@@ -49,6 +50,9 @@ export type Environment = Readonly<Record<string, string | undefined>>
 /** The program gets no home of anyone, whose .pgpass it would read; npm needs one. */
 const inherited = (command: string) => ({ PATH: process.env.PATH, HOME: command === binary ? '/nonexistent' : process.env.HOME })
 
+/** Milliseconds for the last output of a process that has exited. */
+const CLOSE_LIMIT = 1000
+
 /** Starts the program without waiting for anything. A free port and the tests' secret are given unless the environment says otherwise. */
 export function launch(
   env: Environment,
@@ -72,9 +76,12 @@ export function launch(
   running.add(child)
   const stdout = watch(child.stdout)
   const stderr = watch(child.stderr)
+  const closed = new Promise<void>((done) => child.once('close', () => done()))
   const exited = new Promise<number | NodeJS.Signals>((done) =>
-    child.once('close', (code, signal) => {
+    child.once('exit', async (code, signal) => {
       running.delete(child)
+      // All that it wrote is here then. Bun 1.4 now and then never says so.
+      await within(CLOSE_LIMIT, closed)
       stdout.end()
       stderr.end()
       done(code ?? signal ?? -1)
