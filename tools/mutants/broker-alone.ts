@@ -56,12 +56,6 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
-    find: 'session.backend !== undefined && ',
-    replace: '',
-    promise: 'Batches do not make a session each',
-  },
-  {
-    ...notifier,
     file: `${folder}/queue.ts`,
     find: 'bytes + more > BUFFER_BYTES',
     replace: 'bytes > BUFFER_BYTES',
