@@ -117,7 +117,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     message: frames.message,
     ping: frames.control,
     pong(session) {
-      // An unsolicited pong counts as any other frame.
+      // An unsolicited pong counts like every other frame.
       if (!liveness.pong(session)) frames.control(session)
     },
     closed(session, code, reason) {

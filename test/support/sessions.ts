@@ -52,6 +52,18 @@ export const createAlone = (options: Partial<SessionsOptions> = {}): Sessions =>
     ...options,
   })
 
+/** Everything, for ever. */
+export const fullGrant: Grant = {
+  channels: ['a', 'b'],
+  mode: 'rw',
+  named: undefined,
+  role: undefined,
+  canRead: true,
+  canWrite: true,
+  claims: '{}',
+  expiresAt: Number.POSITIVE_INFINITY,
+}
+
 export interface FakeClient extends Client {
   readonly session: Session
   /** What it was written. */
@@ -77,18 +89,7 @@ export function openFake(
   beginning?: Beginning,
   joined: (channel: string, write: (text: string) => void) => void = nothing,
 ): FakeClient {
-  const grant: Grant = {
-    channels: ['a', 'b'],
-    mode: 'rw',
-    named: undefined,
-    role: undefined,
-    canRead: true,
-    canWrite: true,
-    claims: '{}',
-    expiresAt: Number.POSITIVE_INFINITY,
-    ...given,
-  }
-  const { session } = sessions.create(grant, protocol, '127.0.0.1', beginning)
+  const { session } = sessions.create({ ...fullGrant, ...given }, protocol, '127.0.0.1', beginning)
   const client: FakeClient = {
     session,
     texts: [],

@@ -2,18 +2,9 @@ import { expect, test } from 'bun:test'
 import { type Decision, type Grant, narrowed } from '../../lib/access/grant.ts'
 import type { Authority } from '../../lib/channels/authority.ts'
 import { isRefusal } from '../../lib/refusal.ts'
-import { createAlone, openFake, protocols } from '../support/sessions.ts'
+import { createAlone, fullGrant, openFake, protocols } from '../support/sessions.ts'
 
-const base: Grant = {
-  channels: ['a', 'b', 'c'],
-  mode: 'rw',
-  named: undefined,
-  role: undefined,
-  canRead: true,
-  canWrite: true,
-  claims: '{}',
-  expiresAt: Number.POSITIVE_INFINITY,
-}
+const base: Grant = { ...fullGrant, channels: ['a', 'b', 'c'] }
 
 test.each([
   ['rw', ['r', 'w', 'no'], ['a', 'b']],

@@ -50,8 +50,8 @@ export const brokerAlone: readonly Mutant[] = [
   },
   {
     ...notifier,
-    find: 'session.backend !== undefined && list.length >= BATCH',
-    replace: 'queue.length >= 1',
+    find: 'isFull = (): boolean => list.length >= BATCH',
+    replace: 'isFull = (): boolean => list.length >= 1',
     promise: 'Only full batches follow each other before their answers',
   },
   {

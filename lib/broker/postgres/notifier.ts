@@ -69,7 +69,7 @@ export function createNotifier({ database, channel, isKept, log, metrics }: Noti
     if (is('flowing')) pipeline.resume()
     for (const list of queue.lists) {
       if (is('paused') && !list.isKept) continue
-      const isFull = (): boolean => session.backend !== undefined && list.length >= BATCH
+      const isFull = (): boolean => list.length >= BATCH
       while (list.length > 0 && pipeline.takes(isFull())) pipeline.post(queue.take(list), list.carrier)
     }
   }
